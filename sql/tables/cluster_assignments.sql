@@ -1,0 +1,9 @@
+-- One row per prompt: its cluster.
+-- key: dataset_version, prompt_id
+-- write: replace dataset_version
+CREATE TABLE IF NOT EXISTS cluster_assignments (
+  dataset_version VARCHAR NOT NULL,
+  prompt_id VARCHAR NOT NULL,
+  cluster_id UINTEGER NOT NULL,
+  similarity DOUBLE NOT NULL                 -- cosine to the cluster's centroid
+);

@@ -1,0 +1,12 @@
+-- One row per prompt that an arm leaves out of an epoch, with the reason.
+-- key: manifest_id, arm, epoch, prompt_id
+-- write: append
+CREATE TABLE IF NOT EXISTS deferred_prompts (
+  manifest_id VARCHAR NOT NULL,
+  dataset_version VARCHAR NOT NULL,
+  arm VARCHAR NOT NULL,
+  epoch UINTEGER NOT NULL,
+  prompt_id VARCHAR NOT NULL,
+  reason_code VARCHAR NOT NULL,              -- filtered, random_drop, tail, not_unlocked or too_long
+  reason VARCHAR NOT NULL
+);

@@ -1,0 +1,58 @@
+# make demo   install what is pinned, run the whole graph on a real model, end with a manifest and a report
+# make ui     look at it in the Dagster UI
+# make test   everything: format, lint, types, import contracts, tests
+
+PYTHON ?= python3
+PRESET ?= demo
+BIN    := .venv/bin
+KEY    := $(PRESET)-v1
+export SAERL_HOME ?= $(CURDIR)/.saerl
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo ui test format lint types contracts pytest lock clean
+
+help: ## What there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/.installed ## The environment, from the lock file
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "error: this needs Python 3.11 to 3.13, but $(PYTHON) is $$($(PYTHON) --version). Set PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: .venv/.installed ## The whole graph on a real model (PRESET=small: a minute)
+	$(BIN)/saerl register examples/demo/$(PRESET).toml
+	$(BIN)/saerl plan $(KEY)
+	$(BIN)/saerl run $(KEY)
+
+ui: .venv/.installed ## The Dagster UI and daemon on 127.0.0.1:3000
+	$(BIN)/saerl init
+	DAGSTER_HOME=$(SAERL_HOME)/dagster $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+
+test: format lint types contracts pytest ## Everything
+
+format: .venv/.installed
+	$(BIN)/ruff format --check .
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+
+types: .venv/.installed
+	$(BIN)/mypy
+
+contracts: .venv/.installed
+	$(BIN)/lint-imports
+
+pytest: .venv/.installed
+	$(BIN)/pytest
+
+lock: .venv/.installed ## Write the lock file from what is installed
+	@(echo "# Every package that works together, pinned. Made by: make lock"; \
+	  $(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//') > requirements.lock
+
+clean: ## Remove the environment and the home
+	rm -rf .venv .saerl

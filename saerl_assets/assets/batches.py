@@ -1,0 +1,110 @@
+"""Assets `batch_manifest`, `deferred_prompts`, `manifests` and `batch_metrics`: the order.
+
+Belongs here: planning from a version's scores and making the new manifest the current one. Does not belong here: the
+planners.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+import polars as pl
+
+from saerl_assets.assets.rooms import outs, room
+from saerl_assets.domain.batch_metrics import batch_metrics as measure_batches
+from saerl_assets.domain.batches import plan_manifest
+from saerl_assets.domain.features import FeatureSet
+from saerl_assets.domain.spec import digest
+from saerl_assets.partitions import DATASET_VERSIONS
+from saerl_assets.report.figures import (
+    as_markdown,
+    figure_batch_manifest,
+    figure_batch_metrics,
+    figure_deferred_prompts,
+    figure_manifests,
+)
+from saerl_assets.resources.home import HomeResource
+
+
+@dg.multi_asset(
+    name="plan",
+    outs=outs("batches", {"batch_manifest": ("polars",), "deferred_prompts": ("polars",), "manifests": ()}),
+    partitions_def=DATASET_VERSIONS,
+)
+def plan(
+    context: dg.AssetExecutionContext,
+    home: HomeResource,
+    prompts: pl.DataFrame,
+    cluster_assignments: pl.DataFrame,
+    difficulty_scores: pl.DataFrame,
+    quality_scores: pl.DataFrame,
+) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
+    """Both planners and every control arm from the same prompts, as one immutable manifest that becomes the current one."""
+    version = home.version(context.partition_key)
+    spec = version.spec
+    candidates = (
+        prompts.filter(pl.col("split") == "train")
+        .select("prompt_id", "n_tokens")
+        .join(cluster_assignments.select("prompt_id", "cluster_id"), on="prompt_id")
+        .join(difficulty_scores.select("prompt_id", "difficulty"), on="prompt_id")
+        .join(quality_scores.select("prompt_id", "kept", "quality", "reason"), on="prompt_id")
+    )
+    planned = plan_manifest(candidates, spec.batches, key=spec.key, seed=spec.seed)
+    exported = planned.manifest.filter(pl.col("arm") == spec.batches.planner)
+    yield dg.MaterializeResult(
+        asset_key="batch_manifest",
+        value=planned.manifest,
+        metadata={
+            "manifest_id": planned.manifest_id,
+            "figure": as_markdown(figure_batch_manifest(planned.manifest), "difficulty over steps"),
+        },
+    )
+    yield dg.MaterializeResult(
+        asset_key="deferred_prompts",
+        value=planned.deferred,
+        metadata={"figure": as_markdown(figure_deferred_prompts(planned.deferred), "deferred prompts by reason")},
+    )
+    inputs = candidates.sort("prompt_id").write_json()
+    row = pl.DataFrame(
+        {
+            "manifest_id": planned.manifest_id,
+            "parent_manifest_id": pl.Series([None], dtype=pl.String),
+            "planner": spec.batches.planner,
+            "n_arms": planned.manifest["arm"].n_unique(),
+            "n_epochs": spec.batches.epochs,
+            "n_steps": exported.select("epoch", "step").n_unique(),
+            "n_prompts": exported["prompt_id"].n_unique(),
+            "inputs_digest": digest([version.digest, inputs]),
+            "created_at": datetime.now(UTC).replace(tzinfo=None),
+        }
+    )
+    yield dg.MaterializeResult(
+        asset_key="manifests",
+        value=row,
+        metadata={"figure": as_markdown(figure_manifests(row), "the manifest's size")},
+    )
+    home.catalog().set_current_manifest(spec.key, planned.manifest_id)
+
+
+@dg.asset(**room("batches", "polars"))
+def batch_metrics(
+    context: dg.AssetExecutionContext,
+    home: HomeResource,
+    batch_manifest: pl.DataFrame,
+    prompt_features: FeatureSet,
+    quality_scores: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row per batch of a manifest: how diverse it is, how hard, how good, for every arm."""
+    planner = home.version(context.partition_key).spec.batches.planner
+    measured = measure_batches(
+        batch_manifest, prompt_features.csr("binary"), prompt_features.prompt_ids, quality_scores
+    )
+    return dg.MaterializeResult(
+        value=measured,
+        metadata={
+            "mean_cluster_entropy": float(
+                measured.filter(pl.col("arm") == planner)["cluster_entropy"].mean() or 0.0  # type: ignore[arg-type]
+            ),
+            "figure": as_markdown(figure_batch_metrics(measured, planner), "diversity over steps"),
+        },
+    )

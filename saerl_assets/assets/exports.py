@@ -1,0 +1,34 @@
+"""Asset `trainer_exports`: the current manifest as files that trainers read.
+
+Belongs here: joining the order with the prompts and writing every format that the spec asks for. Does not belong here:
+the formats.
+"""
+
+import dagster as dg
+import polars as pl
+
+from saerl_assets.assets.rooms import room
+from saerl_assets.report.figures import as_markdown, figure_trainer_exports
+from saerl_assets.resources.exports import export_arm
+from saerl_assets.resources.home import HomeResource
+
+
+@dg.asset(**room("batches", "parquet"))
+def trainer_exports(
+    context: dg.AssetExecutionContext, home: HomeResource, batch_manifest: pl.DataFrame, prompts: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row per trainer: the folder with the data in the exact order, the settings that keep it, and its traps."""
+    version = home.version(context.partition_key)
+    rows = pl.DataFrame(
+        [
+            export_arm(home, version, batch_manifest, prompts, trainer, version.spec.batches.planner)
+            for trainer in version.spec.exports.trainers
+        ]
+    )
+    return dg.MaterializeResult(
+        value=rows,
+        metadata={
+            "folders": [str(home.open().root / path) for path in rows["path"]],
+            "figure": as_markdown(figure_trainer_exports(rows), "rows per export"),
+        },
+    )

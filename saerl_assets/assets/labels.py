@@ -1,0 +1,24 @@
+"""Asset `labels`: observations folded into one value per prompt and label.
+
+Belongs here: the fold up to now. Does not belong here: taking observations up.
+"""
+
+import dagster as dg
+import polars as pl
+
+from saerl_assets.assets.rooms import room
+from saerl_assets.domain.labels import fold_labels
+from saerl_assets.report.figures import as_markdown, figure_labels
+
+
+@dg.asset(**room("data", "polars"))
+def labels(label_observations: pl.DataFrame) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row per prompt and label: the mean of its observations, their number, and how far they disagree."""
+    folded = fold_labels(label_observations)
+    return dg.MaterializeResult(
+        value=folded,
+        metadata={
+            "n_conflicting": int((folded["spread"] > 0).sum()),
+            "figure": as_markdown(figure_labels(folded), "labels"),
+        },
+    )

@@ -1,0 +1,78 @@
+"""Assets `prompts`, `rejected_rows`, `label_observations`: what is taken from the source, in one pass.
+
+Belongs here: wiring the source, the tokenizer and the intake together. Does not belong here: the rules of the intake.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import dagster as dg
+import polars as pl
+
+from saerl_assets.assets.rooms import outs
+from saerl_assets.domain.labels import observations_from_file
+from saerl_assets.domain.prompts import check_rejected, take_prompts
+from saerl_assets.partitions import DATASET_VERSIONS
+from saerl_assets.report.figures import as_markdown, figure_label_observations, figure_prompts, figure_rejected_rows
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.progress import progress_lines
+from saerl_assets.storage.sources import read_source
+
+
+@dg.multi_asset(
+    name="intake",
+    outs=outs("data", {"rejected_rows": (), "prompts": ("polars",), "label_observations": ("polars",)}),
+    deps=["versions"],
+    partitions_def=DATASET_VERSIONS,
+)
+def intake(
+    context: dg.AssetExecutionContext, home: HomeResource, compute: ComputeResource
+) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
+    """One pass over the source: prompts with duplicates folded in, rows that were not taken, labels in its columns."""
+    version = home.version(context.partition_key)
+    home.catalog().verify_sources(version)
+    spec, source = version.spec, version.sources["data"]
+    tokeniser = compute.tokeniser(version, progress_lines(context.log.info, "reader"))
+    taken = take_prompts(
+        read_source(source),
+        spec,
+        tokeniser,
+        file=source.location,
+        progress=progress_lines(context.log.info, "prompts"),
+    )
+    yield dg.MaterializeResult(
+        asset_key="rejected_rows",
+        value=taken.rejected,
+        metadata={"figure": as_markdown(figure_rejected_rows(taken.rejected), "rejected rows by reason")},
+    )
+    check_rejected(taken, spec)
+    yield dg.MaterializeResult(
+        asset_key="prompts",
+        value=taken.prompts,
+        metadata={
+            **taken.counts,
+            "stripped_for_reading": taken.affixes,
+            "figure": as_markdown(figure_prompts(taken.prompts, taken.rejected), "tokens per prompt"),
+        },
+    )
+    files = [
+        observations_from_file(
+            read_source(version.sources[f"labels.{name}"]),
+            name,
+            label,
+            taken.prompts,
+            spec=spec,
+            file=version.sources[f"labels.{name}"].location,
+            digest=version.sources[f"labels.{name}"].digest,
+        )
+        for name, label in sorted(spec.labels.items())
+        if label.source
+    ]
+    now = datetime.now(UTC).replace(tzinfo=None)
+    observed = pl.concat([taken.observations, *files]).with_columns(observed_at=pl.lit(now, pl.Datetime("us")))
+    yield dg.MaterializeResult(
+        asset_key="label_observations",
+        value=observed,
+        metadata={"figure": as_markdown(figure_label_observations(observed), "observed values by label")},
+    )

@@ -1,0 +1,82 @@
+"""Assets `quality_probe` and `quality_scores`: quality.
+
+Belongs here: training and applying a version's probe, keeping its weights. Does not belong here: how it is trained.
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import dagster as dg
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from saerl_assets.assets.rooms import room
+from saerl_assets.domain.features import FeatureSet
+from saerl_assets.domain.quality import Probe, score_quality, train_probe
+from saerl_assets.report.figures import as_markdown, figure_quality_probe, figure_quality_scores
+from saerl_assets.resources.home import HomeResource
+
+WEIGHTS_FILE = "probe.safetensors"
+
+
+@dg.asset(**room("signals", "scikitlearn"))
+def quality_probe(
+    context: dg.AssetExecutionContext,
+    home: HomeResource,
+    prompt_features: FeatureSet,
+    prompts: pl.DataFrame,
+    labels: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row per probe and set of rows: how well SAE features predict a correct outcome, on prompts not trained on.
+
+    Without outcomes nothing is trained, and the explanation says how to supply them.
+    """
+    spec = home.version(context.partition_key).spec
+    result = train_probe(prompt_features, prompts, labels, spec.quality, spec.seed)
+    metrics = result.metrics
+    if result.probe is not None:
+        with TemporaryDirectory() as folder:
+            weights = {
+                "coefficients": result.probe.coefficients,
+                "intercept": np.array([result.probe.intercept], dtype=np.float64),
+            }
+            save_file(weights, Path(folder) / WEIGHTS_FILE)
+            digest, path = home.artifacts().put("probe", Path(folder))
+        metrics = metrics.with_columns(digest=pl.lit(digest), path=pl.lit(path))
+    return dg.MaterializeResult(
+        value=metrics,
+        metadata={
+            "explanation": "; ".join(metrics["explanation"].unique(maintain_order=True)),
+            "figure": as_markdown(figure_quality_probe(metrics), "probe accuracy"),
+        },
+    )
+
+
+@dg.asset(**room("signals", "scikitlearn"))
+def quality_scores(
+    context: dg.AssetExecutionContext,
+    home: HomeResource,
+    prompt_features: FeatureSet,
+    prompts: pl.DataFrame,
+    quality_probe: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row per prompt: the predicted probability of a correct outcome, and whether the prompt is kept."""
+    spec = home.version(context.partition_key).spec.quality
+    scores = score_quality(prompt_features, prompts, _probe(home, quality_probe, spec.pooling), quality_probe, spec)
+    return dg.MaterializeResult(
+        value=scores,
+        metadata={
+            "n_dropped": int((~scores["kept"]).sum()),
+            "figure": as_markdown(figure_quality_scores(scores), "quality with the cut"),
+        },
+    )
+
+
+def _probe(home: HomeResource, metrics: pl.DataFrame, pooling: str) -> Probe | None:
+    """The probe that the metrics name, read back from its file."""
+    digests = metrics["digest"].drop_nulls()
+    if digests.is_empty():
+        return None
+    weights = load_file(home.artifacts().find("probe", digests[0]) / WEIGHTS_FILE)
+    return Probe(weights["coefficients"], float(weights["intercept"][0]), pooling)  # type: ignore[arg-type]

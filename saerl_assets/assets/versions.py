@@ -1,0 +1,32 @@
+"""Asset `versions`: the root of the graph.
+
+Belongs here: checking that what was registered is still what is there. Does not belong here: registering.
+"""
+
+import dagster as dg
+
+from saerl_assets.assets.rooms import room
+from saerl_assets.report.figures import as_markdown, figure_versions
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.progress import preview
+
+
+@dg.asset(**room("data", "toml"))
+def versions(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """One row per dataset version: its spec and what the names in it stood for.
+
+    Registering writes the row; materialising it checks that the source files still have the bytes that they were
+    registered with, so that nothing downstream is computed from other data.
+    """
+    version = home.version(context.partition_key)
+    home.catalog().verify_sources(version)
+    rows = home.warehouse(context.log.warning).rows("version_overview")
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": rows.height,
+            "preview": preview(rows),
+            "figure": as_markdown(figure_versions(rows), "prompts of every version"),
+            "spec_digest": version.digest,
+            "sources": {name: vars(source) for name, source in version.sources.items()},
+        }
+    )

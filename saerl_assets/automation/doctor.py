@@ -1,0 +1,85 @@
+"""What would keep a run from working, looked for before it starts.
+
+Belongs here: findings about this machine and home. Does not belong here: repairing them.
+"""
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.storage.locks import holder, is_locked
+
+PACKAGES = ("dagster", "dagster-webserver", "duckdb", "polars", "scikit-learn", "torch", "transformers", "sae-lens")
+OPTIONAL_PACKAGES = ("reasoning-gym", "datasets")
+LEAST_FREE_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: whether it is fine, what it is, what was found."""
+
+    fine: bool
+    what: str
+    found: str
+
+
+def examine(home: HomeResource, compute: ComputeResource) -> list[Finding]:
+    """Looks at everything that a run needs."""
+    return [
+        *_packages(),
+        _tried("device", compute.describe),
+        *_home(home),
+        *_models(home, compute),
+    ]
+
+
+def _packages() -> Iterator[Finding]:
+    for name in (*PACKAGES, *OPTIONAL_PACKAGES):
+        try:
+            yield Finding(fine=True, what=name, found=importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(fine=name in OPTIONAL_PACKAGES, what=name, found=f"not installed: pip install {name}")
+
+
+def _home(home: HomeResource) -> Iterator[Finding]:
+    try:
+        place = home.open()
+    except SaerlError as error:
+        yield Finding(fine=False, what="home", found=str(error))
+        return
+    yield Finding(fine=os.access(place.root, os.W_OK), what="home", found=str(place.root))
+    free = shutil.disk_usage(place.root).free
+    yield Finding(fine=free >= LEAST_FREE_BYTES, what="free disk", found=f"{free / 1e9:.1f} GB")
+    if is_locked(place.warehouse_lock):
+        yield Finding(fine=True, what="warehouse lock", found=f"held by {holder(place.warehouse_lock) or 'a reader'}")
+        return
+    yield Finding(fine=True, what="warehouse lock", found="free")
+    if not place.warehouse.exists():
+        yield Finding(fine=True, what="warehouse", found="none yet: saerl register SPEC.toml")
+        return
+    yield _tried(
+        "warehouse",
+        lambda: f"{place.warehouse.stat().st_size / 1e6:.1f} MB, versions: {', '.join(home.catalog().keys()) or 'none'}",
+    )
+
+
+def _models(home: HomeResource, compute: ComputeResource) -> Iterator[Finding]:
+    """The reader of every version, without downloading anything."""
+    try:
+        sources = sorted({home.version(key).spec.reader.model for key in home.catalog().keys()})
+    except SaerlError:
+        return
+    for source in sources:
+        yield _tried(f"model {source.partition('#')[0]}", lambda source=source: compute.where_is(source, home))  # type: ignore[misc]
+
+
+def _tried(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(fine=True, what=what, found=look())
+    except SaerlError as error:
+        return Finding(fine=False, what=what, found=str(error))

@@ -1,0 +1,239 @@
+"""What a person is told of a version: what a run did, what exists, what to do next.
+
+Belongs here: gathering it from Dagster and the warehouse. Does not belong here: printing, and computing anything.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from saerl_assets.automation.jobs import reconstructable_job
+from saerl_assets.automation.runs import Stage, add_partition, open_instance, run_stages, stages
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.resources.console import cause_of
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.storage.catalog import Catalog
+from saerl_assets.storage.home import Home
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """A version as it stands."""
+
+    key: str
+    heading: dict[str, object]
+    stages: list[Stage]
+    checks: list[tuple[str, str, str]]
+
+    def heading_lines(self) -> Iterator[str]:
+        """Name and value, one a line."""
+        width = max(len(name) for name in self.heading)
+        return (f"{name:<{width}}  {value}" for name, value in self.heading.items() if value not in (None, ""))
+
+    def stage_lines(self) -> Iterator[tuple[str, str, str, str]]:
+        """Asset, rows, when it was made, and whether it is up to date."""
+        for stage in self.stages:
+            made = datetime.fromtimestamp(stage.made_at, UTC).strftime("%Y-%m-%d %H:%M:%S") if stage.made_at else ""
+            state = "up to date" if not stage.is_due else "to be made again" if made else "missing"
+            yield stage.asset, _count(stage), made, state
+
+    def check_lines(self) -> list[tuple[str, str, str]]:
+        """Asset and check, result, and what it says."""
+        return self.checks
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything, for scripts."""
+        return {
+            "key": self.key,
+            **self.heading,
+            "stages": [
+                {"asset": stage.asset, "rows": _rows(stage), "made_at": stage.made_at, "is_due": stage.is_due}
+                for stage in self.stages
+            ],
+            "checks": [{"check": name, "result": result, "says": says} for name, result, says in self.checks],
+        }
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What one run did."""
+
+    state: VersionState
+    seconds: dict[str, float]
+    failure: str
+    places: list[tuple[str, str]] = field(default_factory=list)
+
+    def stage_lines(self) -> Iterator[tuple[str, str, str, str]]:
+        """Asset, rows, seconds, and what was done."""
+        for stage in self.state.stages:
+            ran = self.seconds.get(stage.asset)
+            did = "made" if ran is not None and not stage.is_due else "not made" if stage.is_due else "found"
+            yield stage.asset, _count(stage), "" if ran is None else f"{ran:.1f}", did
+
+    def closing_lines(self) -> Iterator[str]:
+        """Failed checks, where things are, and the next step."""
+        for name, result, says in self.state.checks:
+            if result != "passed":
+                yield f"{result}: {name}: {says}"
+        yield ""
+        for name, place in self.places:
+            yield f"{name:<10}  {place}"
+        key = self.state.key
+        yield f"next: saerl run {key}   (resumes)" if self.failure else f"next: saerl show {key}; make ui to look around"
+
+    @property
+    def success(self) -> bool:
+        """Whether every stage went well."""
+        return not self.failure
+
+
+def run_version(
+    home: HomeResource, key: str, *, only: Sequence[str] | None = None, everything: bool = False
+) -> RunSummary:
+    """Materialises what is due of a version in this process.
+
+    Args:
+        home: The home.
+        key: The version.
+        only: Assets to materialise; by default those that are due.
+        everything: Also those that are up to date.
+
+    Raises:
+        SaerlError: `unknown_version`, `unknown_asset`. A stage that fails does not raise; the summary names it.
+    """
+    job = reconstructable_job()
+    definition = job.get_definition()
+    registered = _registered_at(home, key)
+    with open_instance(home.open().dagster) as instance:
+        add_partition(instance, key)
+        now = stages(instance, definition, key, registered)
+        names = [stage.asset for stage in now]
+        unknown = sorted(set(only or ()) - set(names))
+        if unknown:
+            remedy = f"Assets: {', '.join(names)}."
+            raise SaerlError("unknown_asset", f"There is no asset {unknown[0]!r}.", remedy=remedy)
+        wanted = list(only) if only else names if everything else [stage.asset for stage in now if stage.is_due]
+        seconds: dict[str, float] = {}
+        failure = ""
+        if wanted:
+            with run_stages(instance, job, key, None if len(wanted) == len(names) else wanted) as result:
+                seconds, failure = _timings(result, definition), _first_failure(result)
+        state = _state(home, instance, definition, key, registered)
+    return RunSummary(state, seconds, failure, _places(home, key, state))
+
+
+def describe_version(home: HomeResource, key: str) -> VersionState:
+    """What exists of a version."""
+    registered = _registered_at(home, key)
+    with open_instance(home.open().dagster) as instance:
+        return _state(home, instance, reconstructable_job().get_definition(), key, registered)
+
+
+def previous_manifest(catalog: Catalog, key: str) -> str:
+    """The manifest made before the current one.
+
+    Raises:
+        SaerlError: `no_manifest` if there is none before it.
+    """
+    listed = catalog.warehouse.rows("manifests", dataset_version=key).sort("created_at")["manifest_id"].to_list()
+    current = catalog.get(key).current_manifest_id
+    if current not in listed or listed.index(current) == 0:
+        remedy = f"See what there is: saerl manifest {key}"
+        raise SaerlError("no_manifest", "There is no manifest before the current one.", remedy=remedy)
+    return str(listed[listed.index(current) - 1])
+
+
+def remove_files(home: Home, key: str, manifest_ids: Sequence[str]) -> None:
+    """Removes a deleted version's exports, report and unfinished work. Artefacts stay: others may share them."""
+    for manifest_id in manifest_ids:
+        shutil.rmtree(home.exports / manifest_id[:16], ignore_errors=True)
+    shutil.rmtree(home.work(key), ignore_errors=True)
+    (home.reports / f"{key}.html").unlink(missing_ok=True)
+
+
+def _registered_at(home: HomeResource, key: str) -> datetime:
+    home.catalog().get(key)
+    rows = home.warehouse().rows("versions", ["registered_at"], dataset_version=key)
+    found = rows["registered_at"][0]
+    return found.replace(tzinfo=UTC)  # type: ignore[no-any-return]
+
+
+def _state(
+    home: HomeResource, instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, registered: datetime
+) -> VersionState:
+    version = home.version(key)
+    heading = {
+        "version": key,
+        "description": version.spec.description,
+        "parent": version.spec.parent,
+        "data": version.sources["data"].location,
+        "spec": version.digest[:16],
+        "manifest": (version.current_manifest_id or "")[:16],
+    }
+    return VersionState(key, heading, stages(instance, job, key, registered), _checks(instance, job, key))
+
+
+def _checks(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str) -> list[tuple[str, str, str]]:
+    """The newest result of every check for this version."""
+    found = []
+    graph = job.asset_layer.asset_graph
+    for check in sorted(graph.asset_check_keys, key=lambda check: (check.asset_key.path[-1], check.name)):
+        records = instance.event_log_storage.get_asset_check_execution_history(check, limit=50)
+        for record in records:
+            run = instance.get_run_by_id(record.run_id)
+            evaluation = record.event and record.event.dagster_event and record.event.asset_check_evaluation
+            if run is None or run.tags.get("dagster/partition") != key or not evaluation:
+                continue
+            is_warning = evaluation.severity == dg.AssetCheckSeverity.WARN
+            result = "passed" if evaluation.passed else "warning" if is_warning else "failed"
+            found.append((f"{check.asset_key.path[-1]}.{check.name}", result, evaluation.description or ""))
+            break
+    return found
+
+
+def _timings(result: dg.JobExecutionResult, job: dg.JobDefinition) -> dict[str, float]:
+    """Seconds of every asset that was made, those of a step shared by its assets told once, at the first of them."""
+    started: dict[str, float] = {}
+    made: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for event in result.all_events:
+        if event.event_type_value == "STEP_START" and event.step_key:
+            started[event.step_key] = last[event.step_key] = event.timestamp
+        elif event.is_step_materialization and event.step_key and event.asset_key:
+            made[event.asset_key.path[-1]] = event.timestamp - last[event.step_key]
+            last[event.step_key] = event.timestamp
+    return made
+
+
+def _first_failure(result: dg.JobExecutionResult) -> str:
+    for event in result.all_events:
+        if event.event_type_value == "STEP_FAILURE":
+            return f"{event.step_key}: {cause_of(event)}"
+    return "" if result.success else "The run failed before its first stage; see the messages above."
+
+
+def _places(home: HomeResource, key: str, state: VersionState) -> list[tuple[str, str]]:
+    root = home.open()
+    warehouse = home.warehouse()
+    places = [("home", str(root.root)), ("warehouse", str(root.warehouse))]
+    if state.heading["manifest"]:
+        current = home.version(key).current_manifest_id
+        places.append(("manifest", f"{current}  (saerl sql \"FROM current_batches WHERE dataset_version = '{key}'\")"))
+        for row in warehouse.rows("trainer_exports", dataset_version=key, manifest_id=current).iter_rows(named=True):
+            places.append((f"for {row['trainer']}", str(root.root / row["path"])))
+    for row in warehouse.rows("version_report", dataset_version=key).iter_rows(named=True):
+        places.append(("report", str(root.root / row["path"])))
+    return places
+
+
+def _rows(stage: Stage) -> int | None:
+    value = stage.metadata.get("dagster/row_count")
+    return value if isinstance(value, int) else None
+
+
+def _count(stage: Stage) -> str:
+    rows = _rows(stage)
+    return "" if rows is None else f"{rows:,}"

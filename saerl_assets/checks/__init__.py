@@ -1,0 +1,21 @@
+"""Asset checks: what must hold before anything is built on an asset. The same nouns as the assets.
+
+Belongs here: holding tables against each other and saying in words what is wrong. Does not belong here: repairing it.
+A blocking check stops what is downstream; the others warn.
+"""
+
+from types import ModuleType
+
+from saerl_assets.checks import artifacts, batches, clusters, difficulty, exports, features, prompts, quality, sae
+
+CHECK_MODULES: list[ModuleType] = [
+    prompts,
+    sae,
+    features,
+    clusters,
+    difficulty,
+    quality,
+    batches,
+    exports,
+    artifacts,
+]

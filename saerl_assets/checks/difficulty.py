@@ -1,0 +1,41 @@
+"""Checks of `difficulty_scores` and `difficulty_proxy`.
+
+Belongs here: that every prompt has a usable score. Does not belong here: which score is used.
+"""
+
+import dagster as dg
+import polars as pl
+
+from saerl_assets.checks.verdict import verdict
+
+
+@dg.asset_check(asset="difficulty_scores", additional_ins={"prompts": dg.AssetIn("prompts")}, blocking=True)
+def every_prompt_scored(difficulty_scores: pl.DataFrame, prompts: pl.DataFrame) -> dg.AssetCheckResult:
+    """Every prompt has a finite score and a rank between 0 and 1 that follows it."""
+    problems = []
+    if set(difficulty_scores["prompt_id"]) != set(prompts["prompt_id"]):
+        problems.append("The scored prompts are not the version's prompts.")
+    if not difficulty_scores["difficulty"].is_finite().all():
+        problems.append("Some scores are not finite.")
+    ranks = difficulty_scores.sort("difficulty")["difficulty_rank"]
+    if not (ranks.is_between(0.0, 1.0).all() and ranks.is_sorted()):
+        problems.append("The ranks do not follow the scores.")
+    names = ", ".join(difficulty_scores["score_name"].unique().sort())
+    return verdict(problems, f"Every prompt has a score ({names}).", {"n_scores": difficulty_scores.height})
+
+
+@dg.asset_check(asset="difficulty_proxy")
+def proxy_beats_length(difficulty_proxy: pl.DataFrame) -> dg.AssetCheckResult:
+    """On labelled prompts that it was not fitted to, the proxy ranks better than the prompt's length does."""
+    held_out = difficulty_proxy.filter(pl.col("rows") == "held_out")
+    figures = {name: value for name, value in held_out.select("score_name", "spearman").iter_rows() if value is not None}
+    if "proxy" not in figures:
+        words = " ".join(difficulty_proxy.filter(pl.col("score_name") == "proxy")["explanation"])
+        return verdict([], words or "No proxy was learned.", figures)
+    proxy, length = figures["proxy"], abs(figures.get("length", 0.0))
+    return verdict(
+        [] if proxy > length else [f"The proxy's rank correlation is {proxy:.2f}, that of plain length {length:.2f}."],
+        f"The proxy's rank correlation is {proxy:.2f}, that of plain length {length:.2f}.",
+        figures,
+        severity=dg.AssetCheckSeverity.WARN,
+    )

@@ -1,0 +1,354 @@
+"""The command line, `saerl`: thin, every verb calls what the UI calls.
+
+Belongs here: options, help, printing. Does not belong here: anything that a Dagster user would miss without it.
+Heavy imports are inside the verbs, so that `saerl --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from saerl_assets.resources.home import HomeResource
+
+EXIT_USER_ERROR = 1
+EXIT_RUN_FAILED = 3
+
+
+class _Verbs(click.Group):
+    """Verbs in the order in which one needs them, and errors without a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        from saerl_assets.domain.errors import SaerlError
+
+        try:
+            return super().invoke(ctx)
+        except SaerlError as error:
+            where = f"{error.where}: " if error.where else ""
+            click.echo(f"error: {where}{error.problem}\n  what to do: {error.remedy} [{error.code}]", err=True)
+            ctx.exit(EXIT_USER_ERROR)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--home", metavar="DIR", help="The project's home. Default: SAERL_HOME, else the nearest .saerl upwards.")
+@click.version_option(package_name="saerl-assets", prog_name="saerl")
+def main(home: str | None) -> None:
+    """Turn prompts into ordered training batches for RL on language models.
+
+    A language model and a sparse autoencoder read your prompts; what they see becomes diversity, difficulty and quality, and
+    these become a batch manifest that your trainer follows.
+
+    \b
+    Five minutes:
+      saerl register --from prompts.jsonl --key mine-v1    look at the columns, write mine-v1.toml, register it
+      saerl plan mine-v1                                   what a run would read and compute
+      saerl run mine-v1                                    do it; run it again after any interruption
+      saerl export mine-v1 --to trl                        the files for your trainer
+    \b
+    Exit codes: 0 done, 1 something that you can put right (the message says how), 2 wrong usage, 3 a stage failed.
+    """
+    if home:
+        os.environ["SAERL_HOME"] = str(Path(home).resolve())
+
+
+@main.command()
+def init() -> None:
+    """Make the home: warehouse, artefacts and Dagster's own files go there.
+
+    Harmless where it exists. Every other verb makes it too; this one shows where it is.
+    """
+    home = _home().open()
+    click.echo(f"home       {home.root}\nwarehouse  {home.warehouse}\ndagster    export DAGSTER_HOME={home.dagster}")
+
+
+@main.command()
+@click.argument("spec", required=False, type=click.Path(dir_okay=False))
+@click.option("--from", "source", metavar="FILE", help="Look at this data file, write a commented spec and register it.")
+@click.option("--key", metavar="KEY", help="With --from: key of the version, such as mine-v1.")
+@click.option("--draft-only", is_flag=True, help="With --from: write and show the spec, but do not register it yet.")
+def register(spec: str | None, source: str | None, key: str | None, *, draft_only: bool) -> None:
+    """Register a dataset version from a spec file, or draft the spec from a data file.
+
+    \b
+      saerl register examples/demo/demo.toml
+      saerl register --from prompts.jsonl --key mine-v1
+    """
+    from saerl_assets.automation.runs import add_partition, open_instance
+    from saerl_assets.domain.errors import SaerlError
+    from saerl_assets.domain.spec import parse_spec
+
+    if (spec is None) == (source is None):
+        raise click.UsageError("Give either a SPEC file or --from FILE.")
+    if source is not None:
+        path = _draft(source, key)
+        if draft_only:
+            click.echo(f"\nLook it over, then: saerl register {path}")
+            return
+    else:
+        path = Path(str(spec))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "Give the path of a TOML file; saerl register --from DATA writes one."
+        raise SaerlError("spec_unreadable", f"{error}.", where=str(path), remedy=remedy) from error
+    home = _home()
+    version = home.catalog().register(parse_spec(text, str(path)), path.resolve().parent)
+    with open_instance(home.open().dagster) as instance:
+        add_partition(instance, version.key)
+    click.echo(f"registered {version.key}  (spec {version.digest[:12]})")
+    for name, found in version.sources.items():
+        click.echo(f"  {name}: {found.location}, {found.n_bytes:,} bytes, digest {found.digest[:12]}")
+    click.echo(f"next: saerl plan {version.key}, then saerl run {version.key}")
+
+
+@main.command()
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def plan(key: str, *, as_json: bool) -> None:
+    """Say what a run would read and compute, with time, memory and disk, before it does."""
+    from saerl_assets.automation.estimate import estimate
+
+    found = estimate(_home(), _compute(), key)
+    if as_json:
+        click.echo(json.dumps(found.as_dict()))
+        return
+    _table(["", "what", "how much"], found.lines())
+    click.echo(f"next: saerl run {key}")
+
+
+@main.command()
+@click.argument("key")
+@click.option("--all", "everything", is_flag=True, help="Also the stages that are up to date.")
+@click.option("--only", metavar="ASSET,...", help="Only these assets.")
+def run(key: str, *, everything: bool, only: str | None) -> None:
+    """Materialise what is missing of a version. Interrupted? Run it again: it resumes.
+
+    The same assets as in the UI, in this process, without a daemon. What is up to date is left alone.
+    """
+    from saerl_assets.automation.summary import run_version
+
+    outcome = run_version(_home(), key, only=only.split(",") if only else None, everything=everything)
+    _table(["stage", "rows", "seconds", ""], outcome.stage_lines())
+    for line in outcome.closing_lines():
+        click.echo(line)
+    if outcome.failure:
+        click.echo(f"error: {outcome.failure}", err=True)
+        sys.exit(EXIT_RUN_FAILED)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def versions(*, as_json: bool) -> None:
+    """List the registered versions."""
+    home = _home()
+    if not home.catalog().keys():
+        click.echo("No versions yet. Start with: saerl register SPEC.toml")
+        return
+    _frame(home.warehouse().query("SELECT * FROM version_overview ORDER BY registered_at"), "json" if as_json else "table")
+
+
+@main.command()
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def show(key: str, *, as_json: bool) -> None:
+    """Show what exists of a version: its stages, row counts and health."""
+    from saerl_assets.automation.summary import describe_version
+
+    found = describe_version(_home(), key)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), default=str))
+        return
+    for line in found.heading_lines():
+        click.echo(line)
+    _table(["stage", "rows", "made", "state"], found.stage_lines())
+    _table(["check", "result", "says"], found.check_lines())
+
+
+@main.command()
+@click.argument("key")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(key: str, *, yes: bool) -> None:
+    """Remove a version: its rows, its exports, its report, and shared rows that no other version uses."""
+    from saerl_assets.automation.runs import open_instance, remove_partition
+    from saerl_assets.automation.summary import remove_files
+
+    home = _home()
+    home.catalog().get(key)
+    if not yes:
+        click.confirm(f"Remove everything of {key}?", abort=True)
+    manifests = home.warehouse().rows("manifests", dataset_version=key)["manifest_id"].to_list()
+    removed = home.catalog().delete(key)
+    remove_files(home.open(), key, manifests)
+    with open_instance(home.open().dagster) as instance:
+        remove_partition(instance, key)
+    click.echo(f"removed {key}: {sum(removed.values()):,} rows")
+
+
+@main.command()
+@click.argument("key")
+@click.option("--use", metavar="ID", help="Make this manifest the current one; a beginning of its id is enough.")
+@click.option("--rollback", is_flag=True, help="Make the one before the current one current again.")
+def manifest(key: str, use: str | None, *, rollback: bool) -> None:
+    """List a version's manifests, make one current, or roll back.
+
+    Manifests never change. Exports follow the current one: run `saerl run KEY --only trainer_exports,version_report` or
+    `saerl export` afterwards.
+    """
+    from saerl_assets.automation.summary import previous_manifest
+
+    catalog = _home().catalog()
+    version = catalog.get(key)
+    if use and rollback:
+        raise click.UsageError("Give either --use or --rollback.")
+    if use or rollback:
+        catalog.set_current_manifest(key, use or previous_manifest(catalog, key))
+        version = catalog.get(key)
+    listed = catalog.warehouse.query(
+        "SELECT manifest_id = v.current_manifest_id AS current, manifest_id, planner, n_arms, n_steps, n_prompts, created_at "
+        "FROM manifests JOIN versions v USING (dataset_version) WHERE dataset_version = ? ORDER BY created_at",
+        [key],
+    )
+    if listed.is_empty():
+        click.echo(f"{key} has no manifest yet: saerl run {key}")
+        return
+    _frame(listed, "table")
+
+
+@main.command()
+@click.argument("statement")
+@click.option("--format", "style", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
+@click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Write here instead of printing.")
+def sql(statement: str, style: str, out: str | None) -> None:
+    """Ask the warehouse something, read-only.
+
+    \b
+      saerl sql "SHOW TABLES"
+      saerl sql "SELECT * FROM prompt_signals WHERE dataset_version = 'demo-v1' ORDER BY difficulty DESC LIMIT 5"
+      saerl sql "FROM current_batches" --format parquet --out batches.parquet
+    """
+    found = _home().warehouse().query(statement)
+    _frame(found, style, Path(out) if out else None)
+
+
+@main.command()
+@click.argument("key")
+@click.option("--to", "trainer", required=True, metavar="TRAINER", help="trl or verl.")
+@click.option("--arm", metavar="ARM", help="The arm to write. Default: the spec's planner. Controls: shuffle, easy_to_hard, ...")
+@click.option("--out", metavar="DIR", type=click.Path(file_okay=False), help="Write here instead of below the home.")
+def export(key: str, trainer: str, arm: str | None, out: str | None) -> None:
+    """Write the current manifest for a trainer: data, settings that keep the order, and a README of its traps."""
+    from saerl_assets.domain.errors import SaerlError
+    from saerl_assets.resources.exports import export_arm
+
+    home = _home()
+    version = home.version(key)
+    if version.current_manifest_id is None:
+        remedy = f"Run it first: saerl run {key}"
+        raise SaerlError("no_manifest", f"{key} has no manifest yet.", remedy=remedy)
+    warehouse = home.warehouse()
+    written = export_arm(
+        home,
+        version,
+        warehouse.rows("batch_manifest", manifest_id=version.current_manifest_id),
+        warehouse.rows("prompts", dataset_version=key),
+        trainer,
+        arm or version.spec.batches.planner,
+        Path(out).resolve() if out else None,
+    )
+    folder = home.open().root / str(written["path"])
+    click.echo(f"{written['n_rows']:,} rows in {written['n_steps']:,} batches: {folder}\nnext: read {folder / 'README.md'}")
+
+
+@main.command()
+def doctor() -> None:
+    """Look for what would keep this from working: packages, device, model, disk, warehouse, locks."""
+    from saerl_assets.automation.doctor import examine
+
+    findings = examine(_home(), _compute())
+    _table(["", "what", "found"], [("ok" if finding.fine else "!!", finding.what, finding.found) for finding in findings])
+    if not all(finding.fine for finding in findings):
+        sys.exit(EXIT_USER_ERROR)
+
+
+def _home() -> HomeResource:
+    from saerl_assets.resources.home import HomeResource
+
+    return HomeResource()
+
+
+def _compute() -> Any:  # noqa: ANN401 - imported where it is used
+    from saerl_assets.resources.compute import ComputeResource
+
+    return ComputeResource()
+
+
+def _draft(source: str, key: str | None) -> Path:
+    """Writes the spec that `--from` asks for and shows it."""
+    from saerl_assets.domain.errors import SaerlError
+    from saerl_assets.domain.spec_draft import draft_spec
+    from saerl_assets.storage.sources import read_source, resolve_source
+
+    chosen = key or f"{Path(source).stem.lower().replace(' ', '-')}-v1"
+    path = Path(f"{chosen}.toml")
+    if path.exists():
+        remedy = f"Register it as it is: saerl register {path}; or choose another --key."
+        raise SaerlError("spec_exists", "There is a spec of that name already.", where=str(path), remedy=remedy)
+    uri = source if source.split(":", 1)[0] in {"hf", "gym", "path"} else f"path:{source}"
+    resolved = resolve_source(uri, Path.cwd())
+    text = draft_spec(read_source(resolved), source=uri, key=chosen)
+    path.write_text(text, encoding="utf-8")
+    click.echo(text)
+    click.echo(f"written to {path}")
+    return path
+
+
+def _frame(frame: pl.DataFrame, style: str, out: Path | None = None) -> None:
+    """Prints a frame, or writes it to a file."""
+    if style == "parquet":
+        if out is None:
+            raise click.UsageError("--format parquet needs --out FILE.")
+        frame.write_parquet(out)
+    elif style == "table" and out is None:
+        _table(frame.columns, [[_cell(value) for value in row] for row in frame.iter_rows()])
+        return
+    else:
+        text = frame.write_json() if style == "json" else frame.write_csv()
+        if out is None:
+            click.echo(text)
+            return
+        out.write_text(text, encoding="utf-8")
+    click.echo(f"{frame.height:,} rows written to {out}")
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _table(columns: list[str], rows: Any) -> None:  # noqa: ANN401 - any rows of texts
+    """Prints a table as wide as the terminal, or as wide as it is where the output is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    main()

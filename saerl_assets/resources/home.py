@@ -1,0 +1,41 @@
+"""The resource `home`: where everything is kept.
+
+Belongs here: turning a configured folder into the home, its warehouse, catalog and artefacts. Does not belong here: what
+assets do with them.
+"""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from saerl_assets.storage.artifacts import ArtifactStore
+from saerl_assets.storage.catalog import Catalog, Version
+from saerl_assets.storage.home import Home, find_home
+from saerl_assets.storage.warehouse import Warehouse
+
+
+class HomeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The project's home directory and the warehouse in it."""
+
+    root: str = ""
+    """Folder of the home; empty for SAERL_HOME, else the nearest `.saerl` upwards from the working directory."""
+
+    def open(self) -> Home:
+        """The home, made where it is missing."""
+        return find_home(self.root or None).create()
+
+    def warehouse(self, notify: Callable[[str], None] | None = None) -> Warehouse:
+        """The warehouse; `notify` is told for whom it waits."""
+        return Warehouse(self.open(), notify) if notify else Warehouse(self.open())
+
+    def artifacts(self) -> ArtifactStore:
+        """The artefacts of the home."""
+        return ArtifactStore(self.open())
+
+    def catalog(self) -> Catalog:
+        """The versions of the warehouse."""
+        return Catalog(self.warehouse())
+
+    def version(self, dataset_version: str) -> Version:
+        """The registered version that a partition key names."""
+        return self.catalog().get(dataset_version)

@@ -1,0 +1,65 @@
+"""What Dagster is told while an asset is being made, and the tables that its page shows.
+
+Belongs here: progress as log lines, frames as Markdown. Does not belong here: figures, which `report` draws.
+"""
+
+import time
+from collections.abc import Callable
+
+import dagster as dg
+import polars as pl
+
+from saerl_assets.domain.progress import Progress
+
+SECONDS_BETWEEN_LINES = 5.0
+PREVIEW_ROWS = 5
+PREVIEW_CHARACTERS = 60
+
+
+def progress_lines(say: Callable[[str], None], what: str) -> Progress:
+    """Progress as one line every five seconds: what is done, how fast, and how long the rest will take."""
+    started = time.monotonic()
+    last_line, first_done = started, 0
+
+    def tell(done: int, total: int, *, unit: str, note: str = "") -> None:
+        nonlocal last_line, first_done
+        now = time.monotonic()
+        if now - last_line < SECONDS_BETWEEN_LINES:
+            return
+        last_line = now
+        rate = max(done - first_done, 1e-9) / (now - started)
+        eta = (total - done) / rate
+        percent = 100 * done / max(total, 1)
+        say(
+            f"{what}: {done:,} of {total:,} {unit} ({percent:.0f}%), {rate:,.0f} a second, {clock(eta)} to go"
+            + (f"; {note}" if note else "")
+        )
+
+    return tell
+
+
+def clock(seconds: float) -> str:
+    """A duration for people: '42 s', '3 min 5 s', '2 h 4 min'."""
+    whole = max(int(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def preview(frame: pl.DataFrame) -> dg.MarkdownMetadataValue:
+    """The first rows as a Markdown table."""
+    names = [name for name in frame.columns if name != "dataset_version"]
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += [
+        "| " + " | ".join(_cell(value) for value in row) + " |"
+        for row in frame.select(names).head(PREVIEW_ROWS).iter_rows()
+    ]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

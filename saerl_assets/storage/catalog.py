@@ -1,0 +1,192 @@
+"""The dataset versions of a warehouse: registering, looking up, deleting, choosing a manifest.
+
+Belongs here: the rows of `versions` and `manifests`. Does not belong here: Dagster's partitions; whoever registers a
+version adds its partition too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.spec import VersionSpec, canonical_json, from_canonical, spec_digest
+from saerl_assets.storage.schema import tables
+from saerl_assets.storage.sources import ResolvedSource, resolve_source
+from saerl_assets.storage.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version: what it is, and what its names stood for when it was registered."""
+
+    spec: VersionSpec
+    digest: str
+    folder: Path
+    sources: dict[str, ResolvedSource]
+    current_manifest_id: str | None
+
+    @property
+    def key(self) -> str:
+        """The version's key."""
+        return self.spec.key
+
+
+class Catalog:
+    """The versions of one warehouse."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self.warehouse = warehouse
+
+    def keys(self) -> list[str]:
+        """Keys of all versions, sorted; empty where there is no warehouse yet."""
+        if not self.warehouse.home.warehouse.exists():
+            return []
+        return sorted(self.warehouse.rows("versions", ["dataset_version"])["dataset_version"].to_list())
+
+    def register(self, spec: VersionSpec, folder: Path) -> Version:
+        """Records a version with every resolved choice; the same spec again changes nothing.
+
+        Args:
+            spec: What the version is.
+            folder: Where relative paths in it start.
+
+        Raises:
+            SaerlError: `version_exists` if another spec has the key, `unknown_parent`, or what is wrong with a source.
+        """
+        known = self.keys()
+        if spec.parent is not None and spec.parent not in known:
+            remedy = f"Register it first, or name one of: {', '.join(known) or 'none yet'}."
+            raise SaerlError("unknown_parent", f"The parent {spec.parent!r} is not registered.", where="parent", remedy=remedy)
+        wanted = {"data": spec.data.source} | {
+            f"labels.{name}": label.source for name, label in sorted(spec.labels.items()) if label.source
+        }
+        sources = {name: resolve_source(source, folder) for name, source in wanted.items()}
+        if spec.key in known:
+            present = self.get(spec.key)
+            if present.digest == spec_digest(spec) and _digests(present.sources) == _digests(sources):
+                return present
+            changed = "spec" if present.digest != spec_digest(spec) else "data"
+            raise SaerlError(
+                "version_exists",
+                f"{spec.key!r} is registered with another {changed}; a version never changes.",
+                where="key",
+                remedy=f"Register this as {_next_key(spec.key, known)!r}, or remove the other: saerl delete {spec.key}",
+            )
+        resolved = {
+            "folder": str(folder.resolve()),
+            "sources": {name: vars(source) for name, source in sources.items()},
+        }
+        row = {
+            "dataset_version": spec.key,
+            "description": spec.description,
+            "parent": spec.parent,
+            "spec": canonical_json(spec),
+            "spec_digest": spec_digest(spec),
+            "resolved": json.dumps(resolved, sort_keys=True),
+            "registered_at": datetime.now(UTC).replace(tzinfo=None),
+            "current_manifest_id": None,
+        }
+        schema = {column.name: column.dtype for column in tables()["versions"].columns}
+        self.warehouse.store("versions", pl.DataFrame([row], schema=schema), spec.key)
+        return self.get(spec.key)
+
+    def get(self, key: str) -> Version:
+        """A registered version.
+
+        Raises:
+            SaerlError: `unknown_version`, naming those that there are.
+        """
+        known = self.keys()
+        if key not in known:
+            remedy = f"Registered: {', '.join(known) or 'none; register one with saerl register SPEC.toml'}."
+            raise SaerlError("unknown_version", f"There is no version {key!r}.", remedy=remedy)
+        row = self.warehouse.rows("versions", dataset_version=key).row(0, named=True)
+        resolved = json.loads(row["resolved"])
+        return Version(
+            spec=from_canonical(row["spec"]),
+            digest=row["spec_digest"],
+            folder=Path(resolved["folder"]),
+            sources={name: ResolvedSource(**source) for name, source in resolved["sources"].items()},
+            current_manifest_id=row["current_manifest_id"],
+        )
+
+    def verify_sources(self, version: Version) -> None:
+        """Checks that the version's files still have the bytes that they were registered with.
+
+        Raises:
+            SaerlError: `source_changed`, or what is wrong with the file.
+        """
+        for name, then in version.sources.items():
+            source = version.spec.data.source if name == "data" else version.spec.labels[name.removeprefix("labels.")].source
+            now = resolve_source(source or "", version.folder)
+            if now.digest != then.digest:
+                raise SaerlError(
+                    "source_changed",
+                    f"The {name} of {version.key!r} has changed since it was registered: {then.n_bytes:,} bytes with "
+                    f"digest {then.digest[:12]} then, {now.n_bytes:,} bytes with digest {now.digest[:12]} now.",
+                    where=now.location,
+                    remedy="Put the old file back, or register the new data as a version of its own.",
+                )
+
+    def set_current_manifest(self, key: str, manifest_id: str) -> None:
+        """Makes one of the version's manifests the current one.
+
+        Raises:
+            SaerlError: `unknown_manifest`, naming those that there are.
+        """
+        known = self.warehouse.rows("manifests", dataset_version=key)["manifest_id"].to_list()
+        matches = [known_id for known_id in known if known_id.startswith(manifest_id)]
+        if len(matches) != 1:
+            remedy = f"Manifests of {key}: {', '.join(known_id[:12] for known_id in known) or 'none yet'}."
+            raise SaerlError("unknown_manifest", f"{manifest_id!r} names {len(matches)} manifests.", remedy=remedy)
+        with self.warehouse.writing(f"{key} current manifest") as connection:
+            connection.execute(
+                "UPDATE versions SET current_manifest_id = ? WHERE dataset_version = ?", [matches[0], key]
+            )
+
+    def delete(self, key: str) -> dict[str, int]:
+        """Removes a version's rows from every table, and the shared rows that no other version uses.
+
+        Returns:
+            Rows removed, by table.
+
+        Raises:
+            SaerlError: `unknown_version`, or `has_children` if another version continues this one.
+        """
+        self.get(key)
+        children = self.warehouse.rows("versions", ["dataset_version"], parent=key)["dataset_version"].to_list()
+        if children:
+            remedy = f"Delete {', '.join(children)} first."
+            raise SaerlError("has_children", f"{key!r} is the parent of {', '.join(children)}.", remedy=remedy)
+        removed: dict[str, int] = {}
+        with self.warehouse.writing(f"{key} delete") as connection:
+            for table in tables().values():
+                if table.is_versioned:
+                    statement = f'DELETE FROM "{table.name}" WHERE dataset_version = ?'  # noqa: S608 - our own names
+                    row = connection.execute(statement, [key]).fetchone()
+                    removed[table.name] = int(row[0]) if row else 0
+            for name, column in (("prompt_features", "encoder_id"), ("prompt_states", "reading_id")):
+                statement = (
+                    f"DELETE FROM {name} WHERE NOT EXISTS (SELECT 1 FROM prompts p JOIN sae_weights w "  # noqa: S608
+                    f"USING (dataset_version) WHERE w.{column} = {name}.{column} AND p.text_id = {name}.text_id)"
+                )
+                row = connection.execute(statement).fetchone()
+                removed[name] = int(row[0]) if row else 0
+        return removed
+
+
+def _digests(sources: dict[str, ResolvedSource]) -> dict[str, str]:
+    return {name: source.digest for name, source in sources.items()}
+
+
+def _next_key(key: str, known: list[str]) -> str:
+    name, _, number = key.rpartition("-v")
+    following = int(number) + 1
+    while f"{name}-v{following}" in known:
+        following += 1
+    return f"{name}-v{following}"

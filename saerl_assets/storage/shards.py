@@ -1,0 +1,67 @@
+"""Shards: what a long extraction has finished so far.
+
+Belongs here: writing and finding the Parquet files of one shard. Does not belong here: how their rows are computed.
+
+A shard is a folder that appears whole. Each is a pure function of its texts, so an extraction that is killed anywhere
+computes only the missing ones when it is run again. Their rows are loaded into the warehouse last, and then they go.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from saerl_assets.storage.files import new_folder
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The finished files of one table, to be loaded and then removed. `n_reused` of the rows asked for were there before."""
+
+    table: str
+    files: tuple[Path, ...]
+    n_rows: int
+    n_reused: int
+
+
+class ShardStore:
+    """The shards of one extraction in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def has(self, shard_id: str, tables: list[str]) -> bool:
+        """Whether the shard is complete and readable. One that is damaged is removed, so that it is computed again."""
+        folder = self.folder / shard_id
+        if not folder.is_dir():
+            return False
+        try:
+            for table in tables:
+                metadata = pq.read_schema(folder / f"{table}.parquet").metadata or {}
+                if metadata.get(b"shard_id") != shard_id.encode():
+                    raise pa.ArrowInvalid("another shard's file")
+                pq.ParquetFile(folder / f"{table}.parquet").close()
+        except (OSError, pa.ArrowException):
+            shutil.rmtree(folder)
+            return False
+        return True
+
+    def write(self, shard_id: str, tables: Mapping[str, pa.Table]) -> None:
+        """Writes one shard; it appears whole or not at all."""
+        with new_folder(self.folder / shard_id) as folder:
+            for name, rows in tables.items():
+                tagged = rows.replace_schema_metadata({"shard_id": shard_id})
+                pq.write_table(tagged, folder / f"{name}.parquet", compression="zstd", compression_level=1)
+
+    def files(self, table: str, shard_ids: list[str]) -> tuple[Path, ...]:
+        """The files of one table, in the order of the shards."""
+        return tuple(self.folder / shard_id / f"{table}.parquet" for shard_id in shard_ids)
+
+    def remove(self) -> None:
+        """Removes all shards of this extraction."""
+        shutil.rmtree(self.folder, ignore_errors=True)

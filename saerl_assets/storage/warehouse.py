@@ -1,0 +1,168 @@
+"""The DuckDB warehouse: short transactions under a file lock.
+
+Belongs here: connections, writing a frame or shards to a table, reading rows back. Does not belong here: computing
+anything while a connection is open; whoever reads takes the rows and lets go.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.storage.home import Home
+from saerl_assets.storage.locks import LONGEST_PAUSE_SECONDS, NOTICE_EVERY_SECONDS, locked
+from saerl_assets.storage.migrations import migrate
+from saerl_assets.storage.schema import Table, tables
+
+_log = logging.getLogger(__name__)
+
+
+class Warehouse:
+    """The tables of one home."""
+
+    def __init__(self, home: Home, notify: Callable[[str], None] = _log.warning) -> None:
+        self.home = home
+        self._notify = notify
+        self._is_migrated = False
+
+    @contextmanager
+    def reading(self, purpose: str = "reading") -> Iterator[duckdb.DuckDBPyConnection]:
+        """A read-only connection, together with other readers.
+
+        Raises:
+            SaerlError: `warehouse_missing` before anything was registered, `warehouse_unreadable`.
+        """
+        if not self.home.warehouse.exists():
+            raise SaerlError(
+                "warehouse_missing",
+                "There is no warehouse yet.",
+                where=str(self.home.warehouse),
+                remedy="Register a version first: saerl register SPEC.toml",
+            )
+        with locked(self.home.warehouse_lock, exclusive=False, purpose=purpose, notify=self._notify):
+            connection = self._connect(read_only=True)
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
+    def writing(self, purpose: str) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A transaction, alone: committed when the block ends, undone when it fails."""
+        with locked(self.home.warehouse_lock, exclusive=True, purpose=purpose, notify=self._notify):
+            connection = self._connect(read_only=False)
+            try:
+                if not self._is_migrated:
+                    migrate(connection)
+                    self._is_migrated = True
+                connection.begin()
+                yield connection
+                connection.commit()
+            except duckdb.Error as error:
+                raise _explain(error, self.home.warehouse) from error
+            finally:
+                connection.close()  # an open transaction is rolled back
+
+    def store(self, name: str, frame: pl.DataFrame, dataset_version: str | None = None) -> int:
+        """Writes a frame to its table in one transaction and returns how many rows that added.
+
+        A table that replaces is left with exactly these rows for the version. A table that only grows takes the rows
+        whose key it does not have.
+        """
+        table = tables()[name]
+        rows = table.conform(frame, dataset_version)
+        with self.writing(f"{dataset_version or ''} {name}".strip()) as connection:
+            connection.register("incoming", rows.to_arrow())
+            if table.replaces and dataset_version is not None:
+                connection.execute(_delete(table), [dataset_version])
+            return _insert(connection, table)
+
+    def store_shards(self, name: str, files: Sequence[Path], purpose: str) -> int:
+        """Adds the rows of Parquet files whose key the table does not have, in one transaction; returns their number."""
+        if not files:
+            return 0
+        table = tables()[name]
+        with self.writing(purpose) as connection:
+            connection.from_parquet([str(file) for file in files]).create_view("incoming")
+            added = _insert(connection, table)
+            connection.execute("DROP VIEW incoming")
+            return added
+
+    def rows(self, name: str, columns: Sequence[str] | None = None, **equal: str | None) -> pl.DataFrame:
+        """The rows of a table or view in which each named column equals the given value, ordered by the table's key."""
+        with self.reading(name) as connection:
+            relation = connection.table(name)
+            for column, value in equal.items():
+                relation = relation.filter(
+                    duckdb.ColumnExpression(column) == duckdb.ConstantExpression(value)
+                )
+            if columns is not None:
+                relation = relation.select(*(duckdb.ColumnExpression(column) for column in columns))
+            frame = relation.pl()
+        key = [column for column in tables()[name].key if column in frame.columns] if name in tables() else []
+        return frame.sort(key) if key else frame
+
+    def query(self, statement: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
+        """The result of one read-only statement.
+
+        Raises:
+            SaerlError: `sql_failed` with DuckDB's own message.
+        """
+        with self.reading("a query") as connection:
+            try:
+                return connection.execute(statement, list(parameters)).pl()
+            except duckdb.Error as error:
+                raise SaerlError(
+                    "sql_failed", f"{error}", remedy="See the tables with: saerl sql 'SHOW TABLES'"
+                ) from error
+
+    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        """Opens the file, waiting for a process that opened it without our lock, such as a DuckDB shell."""
+        notice_at = time.monotonic() + 3.0
+        while True:
+            try:
+                return duckdb.connect(str(self.home.warehouse), read_only=read_only)
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise _explain(error, self.home.warehouse) from error
+                if time.monotonic() >= notice_at:
+                    self._notify(f"Waiting for another program to close the warehouse: {error}")
+                    notice_at = time.monotonic() + NOTICE_EVERY_SECONDS
+                time.sleep(LONGEST_PAUSE_SECONDS)
+            except duckdb.Error as error:
+                raise _explain(error, self.home.warehouse) from error
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
+    """Adds the rows of the view `incoming`. Names come from this package's own DDL, never from a user."""
+    columns = ", ".join(f'"{column.name}"' for column in table.columns)
+    statement = f'INSERT INTO "{table.name}" ({columns}) SELECT {columns} FROM incoming'  # noqa: S608
+    if not table.replaces:
+        key = ", ".join(f'"{column}"' for column in table.key)
+        first = f"SELECT {columns} FROM incoming QUALIFY row_number() OVER (PARTITION BY {key}) = 1"  # noqa: S608
+        statement = (
+            f'INSERT INTO "{table.name}" ({columns}) SELECT {columns} FROM ({first}) '  # noqa: S608
+            f'ANTI JOIN "{table.name}" USING ({key})'
+        )
+    added = connection.execute(statement).fetchone()
+    return int(added[0]) if added else 0
+
+
+def _delete(table: Table) -> str:
+    return f'DELETE FROM "{table.name}" WHERE "{table.replaces}" = ?'  # noqa: S608 - names from our own DDL
+
+
+def _explain(error: duckdb.Error, path: Path) -> SaerlError:
+    message = str(error)
+    if "No space left" in message or "disk" in message.lower():
+        remedy = "Make room on the disk, then run again; the rows of before are untouched."
+        return SaerlError("disk_full", message, where=str(path), remedy=remedy)
+    remedy = "Check that the file is a DuckDB database of this program and that you may write to it."
+    return SaerlError("warehouse_unreadable", message, where=str(path), remedy=remedy)

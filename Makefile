@@ -52,7 +52,7 @@ pytest: .venv/.installed
 
 lock: .venv/.installed ## Write the lock file from what is installed
 	@(echo "# Every package that works together, pinned. Made by: make lock"; \
-	  $(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//') > requirements.lock
+	  $(BIN)/pip freeze --exclude-editable --exclude saerl-assets | sed -E 's/\+cpu$$//') > requirements.lock
 
 clean: ## Remove the environment and the home
 	rm -rf .venv .saerl

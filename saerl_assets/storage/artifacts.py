@@ -5,11 +5,13 @@ Belongs here: taking a folder into the home and finding it again. Does not belon
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.storage.files import folder_digest, new_folder
+from saerl_assets.storage.files import folder_digest, new_folder, write_atomically
 from saerl_assets.storage.home import Home
 
 
@@ -42,3 +44,20 @@ class ArtifactStore:
             remedy = "Delete the folder and materialise the asset that makes it again."
             raise SaerlError("artifact_changed", f"The {kind} was changed.", where=str(folder), remedy=remedy)
         return folder
+
+    def remember(self, kind: str, recipe: str, record: dict[str, Any]) -> None:
+        """Notes what a recipe made, so that the same recipe need not be followed twice."""
+        write_atomically(self._note(kind, recipe), json.dumps(record, sort_keys=True).encode())
+
+    def recall(self, kind: str, recipe: str) -> dict[str, Any] | None:
+        """What a recipe made before, if that is still there unchanged."""
+        try:
+            record: dict[str, Any] = json.loads(self._note(kind, recipe).read_text())
+            if "digest" in record:
+                self.find(kind, record["digest"])
+        except (OSError, ValueError, SaerlError):
+            return None
+        return record
+
+    def _note(self, kind: str, recipe: str) -> Path:
+        return self.home.artifacts / "recipes" / f"{kind}-{recipe[:32]}.json"

@@ -1,0 +1,71 @@
+"""Assets `prompt_features`, `prompt_states` and `feature_density`: what the reader and the SAEs make of each prompt.
+
+Belongs here: which texts were not read yet, reading them shard by shard, handing finished shards over. Does not belong
+here: the forward pass and the pooling.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+
+from saerl_assets.assets.rooms import GPU_POOL, outs, room
+from saerl_assets.domain.features import FeatureSet
+from saerl_assets.domain.features import feature_density as measure_density
+from saerl_assets.partitions import DATASET_VERSIONS
+from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
+from saerl_assets.report.style import as_markdown
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.progress import progress_lines
+from saerl_assets.resources.reading import Reading
+from saerl_assets.storage.shards import ShardFiles
+
+
+@dg.multi_asset(
+    name="extraction",
+    outs=outs("features", {"prompt_features": ("torch",), "prompt_states": ("torch",)}, value=ShardFiles),
+    partitions_def=DATASET_VERSIONS,
+    pool=GPU_POOL,
+)
+def extraction(
+    context: dg.AssetExecutionContext,
+    home: HomeResource,
+    compute: ComputeResource,
+    prompts: pl.DataFrame,
+    sae_weights: pl.DataFrame,
+) -> Iterator[dg.MaterializeResult[ShardFiles]]:
+    """One pass of the reader over the texts that its encoders have not read yet; everything else is reused.
+
+    Killed anywhere and run again, it computes only the missing shards.
+    """
+    reading = Reading(home, compute, context.partition_key, context.log.info)
+    done = reading.extract(prompts, sae_weights, progress_lines(context.log.info, "reading"))
+    yield dg.MaterializeResult(
+        asset_key="prompt_features",
+        value=done.features,
+        metadata={
+            **done.figures,
+            "figure": as_markdown(figure_prompt_features(done.counts), "active features per prompt"),
+        },
+    )
+    yield dg.MaterializeResult(
+        asset_key="prompt_states",
+        value=done.states,
+        metadata={"figure": as_markdown(figure_prompt_states(done.sample_states, prompts), "dense states")},
+    )
+    reading.forget()
+
+
+@dg.asset(**room("features", "polars"))
+def feature_density(prompt_features: FeatureSet, sae_weights: pl.DataFrame) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row per feature, dead ones included: how often it fires, how strongly, and on which prompts most."""
+    layers = sae_weights.sort("layer").select("layer", "feature_offset", "n_latents").rows()
+    density = measure_density(prompt_features, layers)
+    return dg.MaterializeResult(
+        value=density,
+        metadata={
+            "dead_fraction": float((density["n_prompts"] == 0).mean() or 0.0),
+            "figure": as_markdown(figure_feature_density(density), "prompts per feature"),
+        },
+    )

@@ -1,0 +1,247 @@
+"""From scores to batches: the manifest of a version, with every arm and everything that an arm leaves out.
+
+Belongs here: who takes part in an arm, whole batches, the frames and the name of the manifest. Does not
+belong here: the order itself (arms, planners) and how batches are measured (batch_metrics).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from saerl_assets.domain.arms import PLANNERS, Members, order_arm
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.manifests import DEFERRED_COLUMNS, MANIFEST_COLUMNS, group_entry, name_groups
+from saerl_assets.domain.seeds import derive_seed, random_words
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from saerl_assets.domain.spec import BatchSpec
+
+    IntArray: TypeAlias = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One manifest."""
+
+    manifest_id: str
+    """Its name, see `manifests.manifest_digest`."""
+    manifest: pl.DataFrame
+    """Table `batch_manifest` with `manifest_id`, by (arm, epoch, step, slot)."""
+    deferred: pl.DataFrame
+    """Table `deferred_prompts` with `manifest_id`, by (arm, epoch, prompt_id)."""
+
+
+def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: int) -> Plan:
+    """Plans every arm of every epoch.
+
+    Arms are both planners and the controls of the spec; what each does is said in `arms.order_arm`. In every
+    arm and epoch each candidate is in the order exactly once (padding apart) or deferred for one of these
+    reasons, the first that fits:
+
+    - `too_long`: it has more than `max_prompt_tokens` tokens.
+    - `filtered`: the quality filter did not keep it. The arm `random_drop` takes it nevertheless, and defers
+      as many prompts, drawn at random and the same in every epoch, as `random_drop`.
+    - `tail`: with `tail = "drop"` and n prompts left, the n modulo B with the smallest random numbers of this
+      epoch are put aside before anything is ordered, so that no kind of prompt is always the one left out.
+
+    So all arms but `random_drop` have the same members, all arms the same number of prompts and of batches,
+    and all batches B slots. With `tail = "short"` the last batch of an epoch has n modulo B slots instead,
+    those that the arm's order puts last; with `tail = "pad"` it is filled up with the prompts that the epoch
+    saw first, marked `is_padding`, which doubles a prompt within the batch only where there are fewer than B
+    prompts in all. A staged curriculum unlocks stages early rather than leave prompts out, so `not_unlocked`
+    does not occur here.
+
+    The result depends on the set of candidates, not on the order of their rows. Random numbers are hashes of
+    (seed, epoch, arm) and of the prompt's place among the sorted ids; `cluster_id` and `difficulty` are the
+    prompt's own also in arms that plan with others.
+
+    Args:
+        candidates: One row per training prompt: prompt_id String, cluster_id UInt32, difficulty Float64,
+            n_tokens UInt32, kept Boolean, quality Float64 or null; optionally reason String, why the filter
+            did not keep it.
+        spec: How to plan.
+        key: The version's key; part of the name.
+        seed: The version's seed.
+
+    Returns:
+        The manifest. Time O(n log n) for each arm and epoch.
+
+    Raises:
+        SaerlError: `no_prompts` if nothing is left to plan, `batch_too_large` if not one batch can be filled,
+            `bad_candidates` for a prompt twice or a difficulty that is not a finite number.
+    """
+    intake = _take_in(candidates, spec, key)
+    manifests, deferrals, groups = [], [], []
+    for arm in sorted({*PLANNERS, *spec.controls}):
+        for epoch in range(spec.epochs):
+            manifest, deferred = _plan_epoch(intake, arm, epoch, seed)
+            groups.append(group_entry(arm, epoch, manifest, deferred))
+            manifests.append(manifest)
+            deferrals.append(deferred)
+    manifest_id = name_groups(groups, key=key)
+    name = pl.lit(manifest_id).alias("manifest_id")
+    return Plan(
+        manifest_id,
+        pl.concat(manifests).select(name, *MANIFEST_COLUMNS),
+        pl.concat(deferrals).select(name, *DEFERRED_COLUMNS),
+    )
+
+
+@dataclass(frozen=True)
+class _Intake:
+    """The candidates, sorted by id and numbered by their place, and what is the same for all arms."""
+
+    spec: BatchSpec
+    prompts: pl.DataFrame
+    """prompt_id, cluster_id and difficulty, as the manifest shows them."""
+    members: Members
+    """All candidates."""
+    fitting: IntArray
+    """Those that are not too long."""
+    kept: IntArray
+    """Those of them that the quality filter kept."""
+    too_long: pl.DataFrame
+    filtered: pl.DataFrame
+
+
+def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
+    """Sorts and checks the candidates and finds out who is to be planned."""
+    prompts = candidates.sort("prompt_id")
+    _check(prompts, key)
+    limit = spec.max_prompt_tokens
+    fits = (prompts["n_tokens"] <= limit if limit is not None else prompts["n_tokens"] >= 0).to_numpy()
+    kept = prompts["kept"].to_numpy()
+    intake = _Intake(
+        spec=spec,
+        prompts=prompts.select(
+            "prompt_id", pl.col("cluster_id").cast(pl.UInt32), pl.col("difficulty").cast(pl.Float64)
+        ),
+        members=Members(
+            cluster=prompts["cluster_id"].rank("dense").cast(pl.Int64).to_numpy() - 1,
+            difficulty=prompts["difficulty"].cast(pl.Float64).to_numpy(),
+            n_tokens=prompts["n_tokens"].cast(pl.Int64).to_numpy(),
+        ),
+        fitting=np.flatnonzero(fits),
+        kept=np.flatnonzero(fits & kept),
+        too_long=_deferred(
+            prompts.filter(~fits),
+            "too_long",
+            pl.format(
+                "It has {} tokens, more than batches.max_prompt_tokens = {}.", "n_tokens", pl.lit(limit)
+            ),
+        ),
+        filtered=_deferred(
+            prompts.filter(fits & ~kept),
+            "filtered",
+            pl.col("reason")
+            if "reason" in prompts.columns
+            else pl.lit("The quality filter did not keep it."),
+        ),
+    )
+    _check_room(intake, key)
+    return intake
+
+
+def _check(prompts: pl.DataFrame, key: str) -> None:
+    """Refuses candidates from which no order follows. They are sorted by prompt_id."""
+    bad = {
+        "has no id": prompts["prompt_id"].is_null(),
+        "is there twice": (prompts["prompt_id"] == prompts["prompt_id"].shift(1)).fill_null(value=False),
+        "has no finite difficulty": ~prompts["difficulty"].is_finite().fill_null(value=False),
+        "has no cluster": prompts["cluster_id"].is_null(),
+        "has no number of tokens": prompts["n_tokens"].is_null(),
+        "is neither kept nor dropped": prompts["kept"].is_null(),
+    }
+    for problem, rows in bad.items():
+        if rows.any():
+            raise SaerlError(
+                "bad_candidates",
+                f"Prompt {prompts.filter(rows)['prompt_id'][0]!r} {problem}, one of {rows.sum()} such rows.",
+                where=key,
+                remedy="Materialise cluster_assignments, difficulty_scores and quality_scores again.",
+            )
+
+
+def _check_room(intake: _Intake, key: str) -> None:
+    """Refuses a plan without a batch."""
+    n_kept, size = len(intake.kept), intake.spec.batch_size
+    if n_kept == 0:
+        raise SaerlError(
+            "no_prompts",
+            f"None of the {intake.prompts.height} training prompts is left to plan: {intake.too_long.height} "
+            f"are too long, {intake.filtered.height} were dropped by the quality filter.",
+            where=f"{key}: batches, quality",
+            remedy="Raise batches.max_prompt_tokens, or let quality.filter drop fewer.",
+        )
+    if n_kept < size and intake.spec.tail == "drop":
+        raise SaerlError(
+            "batch_too_large",
+            f"{n_kept} prompts do not fill one batch of {size}.",
+            where=f"{key}: batches.batch_size",
+            remedy=f"Set it to {n_kept} or less, or set batches.tail to 'short' or 'pad'.",
+        )
+
+
+def _plan_epoch(intake: _Intake, arm: str, epoch: int, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows of both tables for one arm and epoch, in order."""
+    taking_part, deferred = _participants(intake, arm, epoch, seed)
+    members = Members(
+        intake.members.cluster[taking_part],
+        intake.members.difficulty[taking_part],
+        intake.members.n_tokens[taking_part],
+    )
+    order = taking_part[order_arm(arm, members, intake.spec, derive_seed(seed, epoch, arm))]
+    rows = fill_up(order, intake.spec.batch_size) if intake.spec.tail == "pad" else order
+    place = np.arange(len(rows))
+    manifest = intake.prompts[rows].with_columns(
+        pl.lit(arm).alias("arm"),
+        pl.lit(epoch, dtype=pl.UInt32).alias("epoch"),
+        pl.Series("step", place // intake.spec.batch_size, dtype=pl.UInt32),
+        pl.Series("slot", place % intake.spec.batch_size, dtype=pl.UInt32),
+        pl.Series("is_padding", place >= len(order)),
+    )
+    left_out = pl.concat(deferred).sort("prompt_id")
+    left_out = left_out.with_columns(pl.lit(arm).alias("arm"), pl.lit(epoch, dtype=pl.UInt32).alias("epoch"))
+    return manifest.select(MANIFEST_COLUMNS), left_out.select(DEFERRED_COLUMNS)
+
+
+def _participants(intake: _Intake, arm: str, epoch: int, seed: int) -> tuple[IntArray, list[pl.DataFrame]]:
+    """The prompts of an arm in an epoch, ascending, and the others with their reasons."""
+    taking_part, deferred = intake.kept, [intake.too_long, intake.filtered]
+    if arm == "random_drop":
+        drawn = np.argsort(random_words(len(intake.fitting), derive_seed(seed, "random_drop")))
+        n_dropped = len(intake.fitting) - len(intake.kept)
+        taking_part = np.sort(intake.fitting[drawn[n_dropped:]])
+        dropped = intake.prompts[intake.fitting[drawn[:n_dropped]]]
+        reason = pl.lit("Dropped at random, in place of the quality filter.")
+        deferred = [intake.too_long, _deferred(dropped, "random_drop", reason)]
+    size = intake.spec.batch_size
+    n_left_over = len(taking_part) % size
+    if intake.spec.tail == "drop" and n_left_over:
+        hashes = random_words(intake.prompts.height, derive_seed(seed, epoch, "tail"))
+        drawn = taking_part[np.argsort(hashes[taking_part])]
+        reason = pl.lit(
+            f"{len(taking_part)} prompts leave {n_left_over} over when cut into batches of {size}."
+        )
+        deferred.append(_deferred(intake.prompts[drawn[:n_left_over]], "tail", reason))
+        taking_part = np.sort(drawn[n_left_over:])
+    return taking_part, deferred
+
+
+def fill_up(order: IntArray, batch_size: int) -> IntArray:
+    """Fills the last batch with what comes first in the order, again from the start if that runs out."""
+    n_missing = -len(order) % batch_size
+    return np.concatenate([order, order[np.arange(n_missing) % len(order)]])
+
+
+def _deferred(prompts: pl.DataFrame, code: str, reason: pl.Expr) -> pl.DataFrame:
+    """The prompts with one reason: prompt_id, reason_code, reason."""
+    return prompts.select(
+        "prompt_id", pl.lit(code).alias("reason_code"), reason.cast(pl.String).alias("reason")
+    )

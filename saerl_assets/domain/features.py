@@ -1,0 +1,245 @@
+"""Sparse SAE features of prompts: the shape in which every consumer gets them, and how often each of them
+fires.
+
+Belongs here: the `FeatureSet` that storage implements, blocks of rows, pooling over tokens, activity per
+prompt and density per feature. Does not belong here: computing features (models), keeping them (storage),
+what is learned from them (clusters, difficulty, quality).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from saerl_assets.domain.errors import SaerlError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+Pooling: TypeAlias = Literal["max", "mean", "binary"]
+"""How a prompt's tokens become one value per feature: largest, mean over all tokens, or 1 where it fires at
+all."""
+
+FloatMatrix: TypeAlias = "sparse.csr_matrix[np.float32]"
+
+N_TOP_PROMPTS = 5
+"""Prompts that are named for each feature."""
+
+DENSITY_SCHEMA = {
+    "feature_id": pl.UInt32,
+    "layer": pl.UInt32,
+    "latent": pl.UInt32,
+    "n_prompts": pl.UInt64,
+    "n_tokens": pl.UInt64,
+    "mean_activation": pl.Float64,
+    "max_activation": pl.Float64,
+    "top_prompts": pl.List(pl.String),
+}
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """A block of prompts as parallel arrays: prompt i owns the entries `indptr[i]:indptr[i + 1]`.
+
+    Only features that are active on at least one token have an entry, so every `maximum` is above 0.
+    """
+
+    prompt_ids: list[str]
+    """[n] prompts of the block."""
+    n_tokens: NDArray[np.int64]
+    """[n] tokens pooled over."""
+    indptr: NDArray[np.int64]
+    """[n + 1] where each prompt's entries start and end."""
+    feature_ids: NDArray[np.int32]
+    """[nnz] feature over all layers, ascending within a prompt."""
+    maximum: NDArray[np.float32]
+    """[nnz] largest activation over the tokens."""
+    total: NDArray[np.float32]
+    """[nnz] summed activation over the tokens."""
+    n_active: NDArray[np.int32]
+    """[nnz] tokens on which it is active."""
+    argmax_token: NDArray[np.int32]
+    """[nnz] token of the largest activation."""
+
+    def rows(self) -> NDArray[np.int64]:
+        """The prompt of every entry, int64 [nnz], counted within the block."""
+        return np.repeat(np.arange(len(self.prompt_ids)), np.diff(self.indptr))
+
+
+class FeatureSet(Protocol):
+    """The features of one dataset version, however many there are: never all of its lists in memory at
+    once."""
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """The prompts, sorted; row i of every matrix is `prompt_ids[i]`."""
+
+    @property
+    def n_features(self) -> int:
+        """Width of every matrix: features over all layers."""
+
+    def csr(self, pooling: Pooling) -> FloatMatrix:
+        """All prompts pooled: float32 [n_prompts, n_features] with int32 indices, sorted within each row."""
+
+    def activations(self) -> Iterator[FeatureRows]:
+        """All prompts in blocks, in the order of `prompt_ids`."""
+
+
+def pool(rows: FeatureRows, pooling: Pooling, n_features: int) -> FloatMatrix:
+    """A block of prompts as a matrix.
+
+    Args:
+        rows: n prompts with nnz entries.
+        pooling: `max`, `mean` (the sum over all tokens of the prompt, active or not) or `binary`.
+        n_features: Width of the matrix.
+
+    Returns:
+        float32 [n, n_features].
+    """
+    if pooling == "max":
+        values = rows.maximum
+    elif pooling == "mean":
+        values = (rows.total / np.maximum(rows.n_tokens, 1)[rows.rows()]).astype(np.float32)
+    else:
+        values = np.ones(len(rows.feature_ids), dtype=np.float32)
+    shape = (len(rows.prompt_ids), n_features)
+    return sparse.csr_matrix((values, rows.feature_ids, rows.indptr), shape=shape, dtype=np.float32)
+
+
+def finite_csr(features: FeatureSet, pooling: Pooling) -> FloatMatrix:
+    """The pooled matrix, float32 [n_prompts, n_features], proven to hold numbers.
+
+    Raises:
+        SaerlError: `features_not_finite` naming the first prompt with an infinite or undefined value.
+    """
+    matrix = features.csr(pooling)
+    bad = np.flatnonzero(~np.isfinite(matrix.data))
+    if len(bad):
+        row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
+        raise SaerlError(
+            "features_not_finite",
+            f"Prompt {features.prompt_ids[row]} has a feature that is not a finite number, "
+            f"as have {len(bad)} entries in all.",
+            where="prompt_features",
+            remedy='Read the prompts again with reader.dtype = "float32".',
+        )
+    return matrix
+
+
+def require_aligned(features: FeatureSet, prompts: pl.DataFrame) -> None:
+    """Proves that row i of the features is row i of the prompts.
+
+    Raises:
+        ValueError: They are of other prompts, or in another order; a defect of the caller.
+    """
+    if prompts["prompt_id"].to_list() != features.prompt_ids:
+        message = "features and prompts are not of the same prompts in the same order; sort both by prompt_id"
+        raise ValueError(message)
+
+
+def prompt_activity(features: FeatureSet) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """How much is active in each prompt.
+
+    Returns:
+        int64 [n_prompts], features that are active anywhere in the prompt; float64 [n_prompts], their
+        activation summed over the tokens.
+    """
+    counts = [np.zeros(0, dtype=np.int64)]
+    magnitudes = [np.zeros(0)]
+    for rows in features.activations():
+        counts.append(np.diff(rows.indptr))
+        magnitudes.append(np.bincount(rows.rows(), weights=rows.total, minlength=len(rows.prompt_ids)))
+    return np.concatenate(counts), np.concatenate(magnitudes)
+
+
+def feature_density(features: FeatureSet, layer_of: Sequence[tuple[int, int, int]]) -> pl.DataFrame:
+    """How often and how strongly each feature fires on the prompts, in memory bounded by one block and the
+    width.
+
+    Args:
+        features: The version's features.
+        layer_of: (layer, feature_offset, n_latents) of every layer; together they cover
+            `features.n_features`.
+
+    Returns:
+        Table `feature_density` by feature_id, dead features included. Of the prompts that activate a feature
+        equally, the one with the smaller id comes first.
+
+    Raises:
+        ValueError: The layers do not cover the features exactly.
+    """
+    width = features.n_features
+    layers, latents = _layers_and_latents(layer_of, width)
+    n_prompts = np.zeros(width, dtype=np.int64)
+    n_tokens = np.zeros(width, dtype=np.int64)
+    total = np.zeros(width)
+    top = _Strongest(width, N_TOP_PROMPTS)
+    offset = 0
+    for rows in features.activations():
+        # np.add.at adds one entry after the other, so the sums do not depend on where blocks begin.
+        np.add.at(n_prompts, rows.feature_ids, 1)
+        np.add.at(n_tokens, rows.feature_ids, rows.n_active)
+        np.add.at(total, rows.feature_ids, rows.total.astype(np.float64))
+        top.add(rows.feature_ids, rows.maximum, rows.rows() + offset)
+        offset += len(rows.prompt_ids)
+    names = np.array(features.prompt_ids, dtype=object)
+    return pl.DataFrame(
+        {
+            "feature_id": np.arange(width),
+            "layer": layers,
+            "latent": latents,
+            "n_prompts": n_prompts,
+            "n_tokens": n_tokens,
+            "mean_activation": total / np.maximum(n_tokens, 1),
+            "max_activation": np.maximum(top.values[:, 0], 0).astype(np.float64),
+            "top_prompts": [list(names[row[row >= 0]]) for row in top.rows],
+        },
+        schema=DENSITY_SCHEMA,
+    )
+
+
+class _Strongest:
+    """The rows with the largest values of every feature, kept while entries stream by in ascending row
+    order."""
+
+    def __init__(self, n_features: int, n_kept: int) -> None:
+        self.values = np.full((n_features, n_kept), -np.inf, dtype=np.float32)
+        self.rows = np.full((n_features, n_kept), -1, dtype=np.int64)
+
+    def add(self, features: NDArray[np.int32], values: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+        """Takes in entries of rows that are later than all before them, so that on a tie the earlier one
+        stays."""
+        n_kept = self.values.shape[1]
+        stronger = values > self.values[features, -1]
+        touched = np.unique(features[stronger])
+        feature = np.concatenate([np.repeat(touched, n_kept), features[stronger]])
+        value = np.concatenate([self.values[touched].ravel(), values[stronger]])
+        row = np.concatenate([self.rows[touched].ravel(), rows[stronger]])
+        order = np.lexsort((row, -value, feature))
+        feature, value, row = feature[order], value[order], row[order]
+        place = np.arange(len(feature)) - np.searchsorted(feature, feature)
+        kept = place < n_kept
+        self.values[feature[kept], place[kept]] = value[kept]
+        self.rows[feature[kept], place[kept]] = row[kept]
+
+
+def _layers_and_latents(
+    layer_of: Sequence[tuple[int, int, int]], width: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Layer and index within its SAE of every feature, int64 [width] each."""
+    layers = np.full(width, -1, dtype=np.int64)
+    latents = np.full(width, -1, dtype=np.int64)
+    if sum(n_latents for _, _, n_latents in layer_of) == width:
+        for layer, offset, n_latents in layer_of:
+            layers[offset : offset + n_latents] = layer
+            latents[offset : offset + n_latents] = np.arange(n_latents)
+    if (latents < 0).any():
+        message = f"the layers {list(layer_of)} do not cover {width} features exactly"
+        raise ValueError(message)
+    return layers, latents

@@ -1,0 +1,145 @@
+"""Logistic regression on sparse features for targets that are shares of outcomes.
+
+Belongs here: the grid of penalties, the choice among them and the fit. Does not belong here: what it is
+fitted to, and what is done with its probabilities (quality).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from saerl_assets.domain.folds import held_out_parts, tuning_folds
+from saerl_assets.domain.linear_models import LinearModel, choose_penalty, fit_scaling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from saerl_assets.domain.features import FloatMatrix
+    from saerl_assets.domain.linear_models import DoubleMatrix
+
+LOGIT_VARIANCES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Penalties to choose from, as the variance of the logit that they allow beforehand. C is this over the
+number of features of unit variance, so that the grid means the same for any width."""
+
+MAX_STEPS = 200
+
+GRADIENT_TOLERANCE = 1e-5
+"""Largest entry of the mean loss's gradient at which a fit ends."""
+
+
+def logistic(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / (1 + exp(-logit)) without overflow, float64 [n]."""
+    return np.exp(-np.logaddexp(0.0, -logits))
+
+
+def log_loss(shares: NDArray[np.float64], logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cross-entropy in nats of each share of outcomes under its logit, float64 [n]."""
+    return np.logaddexp(0.0, logits) - shares * logits
+
+
+def fit_logistic(
+    matrix: FloatMatrix,
+    shares: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    fractions: NDArray[np.float64],
+) -> LinearModel:
+    """Minimises the weighted cross-entropy plus |w|^2 / 2C over features of unit variance.
+
+    A prompt with share p and weight n enters as n p correct and n (1 - p) wrong outcomes: the binomial
+    likelihood, the same as two rows of those weights in a two-class regression. C is that of the least loss
+    over inner folds.
+
+    Args:
+        matrix: float32 [n, n_features].
+        shares: float64 [n], shares of correct outcomes in [0, 1].
+        weight: float64 [n], mean about 1.
+        fractions: float64 [n], hash fractions of the rows, for the inner folds.
+
+    Returns:
+        The model of the logit; its penalty is C, scikit-learn's inverse regularisation strength.
+    """
+    rows, folds = tuning_folds(fractions)
+    inverse_penalty = _choose(matrix[rows], shares[rows], weight[rows], folds)
+    return next(_path(matrix, shares, weight, [inverse_penalty]))
+
+
+def _choose(
+    matrix: FloatMatrix, shares: NDArray[np.float64], weight: NDArray[np.float64], folds: NDArray[np.int64]
+) -> float:
+    """C of the least loss over the inner folds; the strongest penalty where there are no two folds."""
+    parts = list(held_out_parts(folds))
+    n_usable = max(int(np.count_nonzero(fit_scaling(matrix).inverse)), 1)
+    grid = [variance / n_usable for variance in LOGIT_VARIANCES]
+    paths = [_path(matrix[train], shares[train], weight[train], grid) for train, _ in parts]
+    losses = [_LogLoss(matrix[test], shares[test], weight[test]) for _, test in parts]
+    inverse_penalty, _ = choose_penalty(paths, losses)
+    return inverse_penalty if parts else grid[0]
+
+
+@dataclass(frozen=True)
+class _LogLoss:
+    """Summed weighted cross-entropy of a model on rows that it has not seen."""
+
+    matrix: FloatMatrix
+    shares: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    def __call__(self, model: LinearModel) -> float:
+        return float(np.sum(self.weight * log_loss(self.shares, model.predict(self.matrix))))
+
+
+def _path(
+    matrix: FloatMatrix,
+    shares: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    inverse_penalties: list[float],
+) -> Iterator[LinearModel]:
+    """The model at each C; each fit starts from the one before."""
+    from scipy.optimize import minimize
+
+    scaling = fit_scaling(matrix)
+    objective = _Objective(scaling.apply(matrix), shares, weight, scaling.centre)
+    base = np.clip(np.average(shares, weights=weight), 0.5 / len(shares), 1 - 0.5 / len(shares))
+    point = np.append(np.zeros(matrix.shape[1]), np.log(base / (1 - base)))
+    for inverse_penalty in inverse_penalties:
+        penalty = 1 / (inverse_penalty * weight.sum())
+        options = {"maxiter": MAX_STEPS, "gtol": GRADIENT_TOLERANCE}
+        point = minimize(objective, point, args=(penalty,), jac=True, method="L-BFGS-B", options=options).x
+        weights, intercept = point[:-1], point[-1]
+        yield LinearModel(
+            weights * scaling.inverse, float(intercept - scaling.centre @ weights), inverse_penalty
+        )
+
+
+class _Objective:
+    """Mean weighted cross-entropy plus penalty, and its gradient, over features that are centred without
+    being filled."""
+
+    def __init__(
+        self,
+        scaled: DoubleMatrix,
+        shares: NDArray[np.float64],
+        weight: NDArray[np.float64],
+        centre: NDArray[np.float64],
+    ) -> None:
+        self.scaled = scaled
+        self.transposed = sparse.csr_matrix(scaled.T)
+        self.shares = shares
+        self.weight = weight / weight.sum()
+        self.centre = centre
+
+    def __call__(self, point: NDArray[np.float64], penalty: float) -> tuple[float, NDArray[np.float64]]:
+        """Value and gradient float64 [n_features + 1] at weights and intercept."""
+        weights, intercept = point[:-1], point[-1]
+        logits = self.scaled @ weights + (intercept - self.centre @ weights)
+        residual = self.weight * (logistic(logits) - self.shares)
+        value = self.weight @ log_loss(self.shares, logits) + 0.5 * penalty * (weights @ weights)
+        total = residual.sum()
+        gradient = self.transposed @ residual - self.centre * total + penalty * weights
+        return float(value), np.append(gradient, total)

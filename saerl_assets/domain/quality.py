@@ -1,0 +1,249 @@
+"""Quality: a probe that predicts the share of correct outcomes from features, and which prompts are dropped
+by it.
+
+Belongs here: training and measuring the probe, its scores, the filter and its reasons. Does not belong here:
+fitting (logistic_regression) and keeping the probe's weights (storage).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from saerl_assets.domain.agreement import auroc, brier, mean_over_folds
+from saerl_assets.domain.features import Pooling, finite_csr, require_aligned
+from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, outer_folds
+from saerl_assets.domain.linear_models import LinearModel, predict_held_out
+from saerl_assets.domain.logistic_regression import fit_logistic, logistic
+from saerl_assets.domain.supervision import Supervision, supervise, why_not_learnable
+from saerl_assets.domain.threads import one_thread
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from saerl_assets.domain.features import FeatureSet
+    from saerl_assets.domain.spec import QualitySpec
+
+METRICS_SCHEMA = {
+    "probe": pl.String,
+    "rows": pl.String,
+    "n_rows": pl.UInt64,
+    "base_rate": pl.Float64,
+    "auroc": pl.Float64,
+    "brier": pl.Float64,
+    "penalty": pl.Float64,
+    "digest": pl.String,
+    "path": pl.String,
+    "explanation": pl.String,
+}
+
+SCORES_SCHEMA = {"prompt_id": pl.String, "quality": pl.Float64, "kept": pl.Boolean, "reason": pl.String}
+
+SET_APART = "set apart for evaluation; never in a manifest"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A logistic regression: probability = logistic(intercept + features x coefficients)."""
+
+    coefficients: NDArray[np.float32]
+    """[n_features] in units of the unscaled, pooled features."""
+    intercept: float
+    pooling: Pooling
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """A probe and its figures; without one, the figures say why."""
+
+    probe: Probe | None
+    metrics: pl.DataFrame
+    """Table `quality_probe`; digest and path are null until the weights are kept."""
+
+    @property
+    def held_out_auroc(self) -> float | None:
+        """Area under the ROC curve on prompts that the probe has not seen; None where there is no answer."""
+        values = self.metrics.filter(pl.col("rows") == "held_out")["auroc"].to_list()
+        return values[0] if values else None
+
+
+def train_probe(
+    features: FeatureSet, prompts: pl.DataFrame, labels: pl.DataFrame, spec: QualitySpec, seed: int
+) -> ProbeResult:
+    """Logistic regression on the labelled training prompts, measured on held-out ones.
+
+    A label is a share of correct outcomes. A prompt with share p of n observations weighs as n p correct and
+    n (1 - p) wrong ones, in the fit as in the figures: that is the likelihood of its rollouts, and with one
+    observation each it is plain two-class regression. Weights are divided by their mean, so that the penalty
+    does not grow with the rollouts.
+
+    Args:
+        features: The version's features.
+        prompts: Table `prompts`, all splits, in the order of the features.
+        labels: Table `labels`, all labels; may be empty.
+        spec: What to learn.
+        seed: Seed of the folds.
+
+    Returns:
+        The probe with its held-out and fitted figures; without enough labels no probe, and an explanation of
+        what to supply.
+
+    Raises:
+        ValueError: Features and prompts are not aligned.
+        SaerlError: `features_not_finite`.
+    """
+    require_aligned(features, prompts)
+    supervision = supervise(prompts, labels, spec.label, limit=None, seed=seed)
+    reason = why_not_learnable(supervision, section="quality", min_labels=spec.min_labels)
+    reason = reason or _why_not_shares(supervision)
+    if reason is not None:
+        explanation = f"{reason} Quality filters nothing."
+        metric = _metric("held_out", explanation, probe="none", n_rows=len(supervision.rows))
+        return ProbeResult(None, pl.DataFrame([metric], schema=METRICS_SCHEMA))
+    known = finite_csr(features, spec.pooling)[supervision.rows]
+    shares = supervision.values
+    weight = supervision.n_observations / supervision.n_observations.mean()
+    names = [features.prompt_ids[row] for row in supervision.rows]
+    fractions = hash_fractions(names, seed=seed, purpose="quality inner fold")
+    folds = outer_folds(names, seed=seed)
+
+    def fit(rows: NDArray[np.int64]) -> LinearModel:
+        return fit_logistic(known[rows], shares[rows], weight[rows], fractions[rows])
+
+    with one_thread():
+        held_out = predict_held_out(fit, known, folds)
+        model = fit(np.arange(len(shares)))
+    probe = Probe(model.coefficients.astype(np.float32), model.intercept, spec.pooling)
+    area = mean_over_folds(lambda rows: auroc(held_out.predictions[rows], shares[rows], weight[rows]), folds)
+    fitted = model.predict(known)
+    figures = {"n_rows": len(shares), "base_rate": float(np.average(shares, weights=weight))}
+    metrics = [
+        _metric(
+            "held_out",
+            f"Logistic regression on SAE features, on prompts that it has not seen: mean over {N_OUTER_FOLDS} folds, "
+            f"its penalty chosen within each.{supervision.left_out}{_caution(area, spec)}",
+            auroc=area,
+            brier=brier(logistic(held_out.predictions), shares, weight),
+            penalty=float(np.median(held_out.penalties)),
+            **figures,
+        ),
+        _metric(
+            "fitted",
+            "The same on the prompts that it was fitted to: how far it overfits.",
+            auroc=auroc(fitted, shares, weight),
+            brier=brier(logistic(fitted), shares, weight),
+            penalty=model.penalty,
+            **figures,
+        ),
+    ]
+    return ProbeResult(probe, pl.DataFrame(metrics, schema=METRICS_SCHEMA))
+
+
+def score_quality(
+    features: FeatureSet, prompts: pl.DataFrame, result: ProbeResult, spec: QualitySpec
+) -> pl.DataFrame:
+    """Scores every prompt and drops the worst ones of the training split, as the spec says.
+
+    Args:
+        features: The version's features.
+        prompts: Table `prompts`, all splits, in the order of the features.
+        result: What `train_probe` returned.
+        spec: What to drop. Shares are of the training split's prompts; prompts set apart for evaluation are
+            kept.
+
+    Returns:
+        Table `quality_scores`. Equal scores are dropped in the order of prompt_id.
+
+    Raises:
+        ValueError: Features and prompts are not aligned.
+        SaerlError: `features_not_finite`.
+    """
+    require_aligned(features, prompts)
+    quality = _probabilities(features, result.probe)
+    is_train = prompts["split"].to_numpy() == "train"
+    reasons = np.full(len(prompts), SET_APART, dtype=object)
+    kept = np.ones(len(prompts), dtype=bool)
+    idle = _why_idle(result, spec)
+    if idle is not None or quality is None:
+        reasons[is_train] = idle
+    else:
+        order = np.flatnonzero(is_train)
+        order = order[np.argsort(quality[order], kind="stable")]
+        wanted, dropped, passed = _how_many(quality[order], spec)
+        n_dropped = min(wanted, _share(spec.max_dropped_fraction, len(order)))
+        kept[order[:n_dropped]] = False
+        reasons[order[:n_dropped]] = dropped
+        reasons[order[n_dropped:wanted]] = (
+            f"{dropped}, but kept: quality.max_dropped_fraction = {spec.max_dropped_fraction:g} is used up"
+        )
+        reasons[order[wanted:]] = passed
+    return pl.DataFrame(
+        {"prompt_id": features.prompt_ids, "quality": quality, "kept": kept, "reason": list(reasons)},
+        schema=SCORES_SCHEMA,
+    )
+
+
+def _how_many(ascending: NDArray[np.float64], spec: QualitySpec) -> tuple[int, str, str]:
+    """How many of the lowest scores the filter asks to drop, the reason for these and the one for the
+    others."""
+    if spec.filter == "threshold":
+        wanted = int(np.searchsorted(ascending, spec.threshold, side="left"))
+        return (
+            wanted,
+            f"predicted quality under quality.threshold = {spec.threshold:g}",
+            f"predicted quality at or over quality.threshold = {spec.threshold:g}",
+        )
+    fraction = f"the share quality.drop_fraction = {spec.drop_fraction:g} of lowest predicted quality"
+    return _share(spec.drop_fraction, len(ascending)), f"in {fraction}", f"not in {fraction}"
+
+
+def _share(fraction: float, number: int) -> int:
+    """The share of a number, rounded down; 0.29 of 100 is 29 although 0.29 * 100 is 28.999..."""
+    return int(fraction * number + 1e-9)
+
+
+def _probabilities(features: FeatureSet, probe: Probe | None) -> NDArray[np.float64] | None:
+    if probe is None:
+        return None
+    matrix = finite_csr(features, probe.pooling)
+    return logistic(matrix @ probe.coefficients.astype(np.float64) + probe.intercept)
+
+
+def _why_idle(result: ProbeResult, spec: QualitySpec) -> str | None:
+    """Why the filter drops nothing at all; None if it may."""
+    if spec.filter == "none":
+        return 'quality.filter = "none": nothing is dropped'
+    if result.probe is None:
+        return "no probe was trained, so nothing is dropped; quality_probe says what is missing"
+    area = result.held_out_auroc
+    if area is None or area < spec.min_auroc:
+        found = "undefined" if area is None else f"{area:.3f}"
+        return f"the probe's held-out AUROC is {found}, under quality.min_auroc = {spec.min_auroc:g}: nothing is dropped"
+    return None
+
+
+def _caution(area: float | None, spec: QualitySpec) -> str:
+    if area is not None and area >= spec.min_auroc:
+        return ""
+    return f" Under quality.min_auroc = {spec.min_auroc:g}, so it filters nothing: label more prompts."
+
+
+def _why_not_shares(supervision: Supervision) -> str | None:
+    lowest, highest = supervision.values.min(), supervision.values.max()
+    if lowest >= 0 and highest <= 1:
+        return None
+    return (
+        f"Label {supervision.label!r} runs from {lowest:g} to {highest:g}, but quality.label takes shares of correct "
+        "outcomes from 0 to 1: name another label, or divide its values."
+    )
+
+
+def _metric(
+    rows: str, explanation: str, *, probe: str = "logistic", **figures: float | None
+) -> dict[str, object]:
+    """A row of the table, null where no figure is given."""
+    row: dict[str, object] = dict.fromkeys(METRICS_SCHEMA)
+    return row | figures | {"probe": probe, "rows": rows, "explanation": explanation}

@@ -1,0 +1,124 @@
+"""Which prompts may be learned from, and with which values.
+
+Belongs here: picking one label's values for the training prompts, and saying in words why there are too few.
+Does not belong here: reading and folding labels (labels), learning from them (difficulty, quality).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from saerl_assets.domain.folds import hash_fractions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """One label's values for prompts of the training split."""
+
+    label: str
+    rows: NDArray[np.int64]
+    """[n] row numbers of the labelled prompts, ascending."""
+    values: NDArray[np.float64]
+    """[n] finite values."""
+    n_observations: NDArray[np.int64]
+    """[n] observations that each value is the mean of."""
+    left_out: str
+    """Which values of the label are not used, in words, with a space before; empty if all are."""
+
+
+def supervise(
+    prompts: pl.DataFrame, labels: pl.DataFrame, label: str, *, limit: int | None, seed: int
+) -> Supervision:
+    """The label's finite values for training prompts, in the order of the prompts.
+
+    Args:
+        prompts: Table `prompts`, all splits; its order numbers the rows.
+        labels: Table `labels`, all labels.
+        label: Name of the label.
+        limit: Keep so many at most, chosen by the hash of the prompt; all if None.
+        seed: Seed of that choice.
+    """
+    named = labels.filter(pl.col("label") == label)
+    finite = named.filter(pl.col("value").is_finite())
+    placed = _placed(prompts, finite)
+    train = placed.filter(pl.col("split") == "train")
+    left_out = _left_out(
+        {
+            "not a finite number": len(named) - len(finite),
+            "of a prompt that is not in this version": len(finite) - len(placed),
+            "of a prompt set apart for evaluation": len(placed) - len(train),
+        }
+    )
+    if limit is not None and limit < len(train):
+        order = np.argsort(
+            hash_fractions(train["prompt_id"].to_list(), seed=seed, purpose=f"labels of {label}"),
+            kind="stable",
+        )
+        train = train[np.sort(order[:limit])]
+    return Supervision(
+        label,
+        train["row"].to_numpy().astype(np.int64),
+        train["value"].to_numpy().astype(np.float64),
+        train["n_observations"].to_numpy().astype(np.int64),
+        left_out,
+    )
+
+
+def known_values(prompts: pl.DataFrame, labels: pl.DataFrame, label: str) -> NDArray[np.float64]:
+    """The label of every prompt of either split, float64 [n_prompts]; not a number where it is not known."""
+    placed = _placed(prompts, labels.filter((pl.col("label") == label) & pl.col("value").is_finite()))
+    values = np.full(len(prompts), np.nan)
+    values[placed["row"].to_numpy()] = placed["value"].to_numpy()
+    return values
+
+
+def why_not_learnable(supervision: Supervision, *, section: str, min_labels: int) -> str | None:
+    """Why nothing can be learned, with what to supply; None if there is enough.
+
+    Args:
+        supervision: What is labelled.
+        section: Section of the spec that asks for the label, such as `quality`.
+        min_labels: Fewest labelled prompts to learn from.
+    """
+    label, n_labels = supervision.label, len(supervision.rows)
+    if n_labels == 0:
+        remedy = (
+            "label prompts of the training split"
+            if supervision.left_out
+            else f"add [labels.{label}] to the spec, or append outcomes"
+        )
+        return f"No label {label!r} to learn from: {remedy}.{supervision.left_out}"
+    if n_labels < min_labels:
+        return (
+            f"Only {_count(n_labels, 'training prompt')} with label {label!r}, fewer than {section}.min_labels = "
+            f"{min_labels}: label more prompts, or lower that setting.{supervision.left_out}"
+        )
+    if np.ptp(supervision.values) == 0:
+        return (
+            f"Label {label!r} is {supervision.values[0]:g} for all of its {_count(n_labels, 'training prompt')}, so "
+            f"there is nothing to tell apart: supply values that differ.{supervision.left_out}"
+        )
+    return None
+
+
+def _placed(prompts: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """The labels of prompts that are there, with the prompt's row number and split, in the order of the
+    prompts."""
+    places = prompts.select("prompt_id", "split").with_row_index("row")
+    return labels.join(places, on="prompt_id", how="inner").sort("row")
+
+
+def _left_out(counts: dict[str, int]) -> str:
+    parts = [f"{_count(count, 'value')} {why}" for why, count in counts.items() if count]
+    return f" Left out: {', '.join(parts)}." if parts else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

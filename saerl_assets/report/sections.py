@@ -1,0 +1,247 @@
+"""The sections of the page: what each one shows, in which order.
+
+Belongs here: putting verdicts, figures and tables together. Does not belong here: HTML.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from saerl_assets.report import tables, verdicts
+from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metrics, figure_deferred_prompts
+from saerl_assets.report.blocks import Block, Code, FactList, picture
+from saerl_assets.report.clusters import figure_cluster_assignments, figure_clusters
+from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
+from saerl_assets.report.features import figure_feature_density, figure_prompt_features
+from saerl_assets.report.prompts import figure_labels, figure_prompts, figure_rejected_rows
+from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
+from saerl_assets.report.sae import figure_sae_health, figure_sae_weights
+from saerl_assets.report.verdicts import worst
+from saerl_assets.report.versions import chosen, figure_version_report
+from saerl_assets.report.words import count
+
+if TYPE_CHECKING:
+    from saerl_assets.report.inputs import ReportInputs
+    from saerl_assets.report.verdicts import Level, Verdict
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of the page."""
+
+    id: str
+    title: str
+    verdicts: tuple[Verdict, ...]
+    blocks: tuple[Block, ...]
+
+    @property
+    def level(self) -> Level:
+        """How good its worst verdict is."""
+        return worst(verdict.level for verdict in self.verdicts)
+
+
+def all_sections(inputs: ReportInputs) -> tuple[Section, ...]:
+    """Every section but the summary, which repeats their verdicts."""
+    return (
+        _data(inputs),
+        _sae(inputs),
+        _clusters(inputs),
+        _difficulty(inputs),
+        _quality(inputs),
+        _batches(inputs),
+        _exports(inputs),
+        _provenance(inputs),
+    )
+
+
+def summary_blocks(inputs: ReportInputs) -> tuple[Block, ...]:
+    """What the page opens with, after the verdicts."""
+    return (
+        picture(figure_version_report(inputs.stages), "What became of the rows, from stage to stage"),
+        FactList("What the spec chose", tuple(chosen(inputs.spec))),
+    )
+
+
+def _data(inputs: ReportInputs) -> Section:
+    blocks: list[Block] = [
+        picture(figure_prompts(inputs.prompts), "Histogram of the prompts' lengths in tokens")
+    ]
+    if inputs.labels.height:
+        blocks.append(picture(figure_labels(inputs.labels), "Histograms of the labels"))
+    if inputs.rejected_rows.height:
+        drawn = figure_rejected_rows(inputs.rejected_rows, n_rows=inputs.n_source_rows)
+        blocks += [picture(drawn, "Rejected rows by reason"), tables.rejected_table(inputs)]
+    if inputs.prompts.height:
+        blocks.append(tables.prompts_table(inputs))
+    return Section(
+        "data", "Data", (verdicts.judge_data(inputs), verdicts.judge_labels(inputs)), tuple(blocks)
+    )
+
+
+def _sae(inputs: ReportInputs) -> Section:
+    spec = inputs.spec.sae
+    health = figure_sae_health(
+        inputs.sae_health,
+        min_explained_variance=spec.min_explained_variance,
+        max_dead_fraction=spec.max_dead_fraction,
+    )
+    counts = inputs.prompts.select("prompt_id", "n_tokens").join(
+        inputs.difficulty_scores.select("prompt_id", "n_active_features"), on="prompt_id"
+    )
+    blocks: list[Block] = [
+        picture(health, "Explained variance and dead latents against the spec's limits"),
+        picture(figure_sae_weights(inputs.sae_history, inputs.sae_weights), "The SAE and its training"),
+    ]
+    if counts.height:
+        blocks.append(
+            picture(figure_prompt_features(counts), "Active features per prompt, and against length")
+        )
+    if inputs.feature_density.height:
+        blocks.append(
+            picture(figure_feature_density(inputs.feature_density), "Prompts in which a feature is active")
+        )
+        blocks.append(tables.features_table(inputs))
+    return Section("sae", "SAE and features", (verdicts.judge_sae(inputs),), tuple(blocks))
+
+
+def _clusters(inputs: ReportInputs) -> Section:
+    blocks: list[Block] = []
+    if inputs.clusters.height:
+        blocks = [
+            picture(
+                figure_clusters(inputs.clusters), "Sizes of the clusters with the words that set them apart"
+            ),
+            picture(
+                figure_cluster_assignments(inputs.cluster_assignments),
+                "Similarity of prompts to their cluster",
+            ),
+            tables.clusters_table(inputs),
+        ]
+    return Section("clusters", "Clusters", (verdicts.judge_clusters(inputs),), tuple(blocks))
+
+
+def _difficulty(inputs: ReportInputs) -> Section:
+    blocks: list[Block] = []
+    if inputs.difficulty_proxy.height:
+        blocks += [
+            picture(
+                figure_difficulty_proxy(inputs.difficulty_proxy),
+                "Rank correlation of each score with the label",
+            ),
+            tables.proxy_table(inputs),
+        ]
+    if inputs.difficulty_scores.height:
+        drawn = figure_difficulty_scores(
+            inputs.difficulty_scores, inputs.prompts, inputs.labels, label_name=inputs.spec.difficulty.label
+        )
+        blocks += [
+            picture(drawn, "The difficulty in use, and against the label or by topic"),
+            tables.extremes_table(inputs, hardest=False),
+            tables.extremes_table(inputs, hardest=True),
+        ]
+    return Section("difficulty", "Difficulty", (verdicts.judge_difficulty(inputs),), tuple(blocks))
+
+
+def _quality(inputs: ReportInputs) -> Section:
+    blocks: list[Block] = []
+    if inputs.quality_probe["auroc"].is_not_null().any():
+        drawn = figure_quality_probe(inputs.quality_probe, min_auroc=inputs.spec.quality.min_auroc)
+        blocks += [picture(drawn, "Accuracy of the quality probe"), tables.probe_table(inputs)]
+    if inputs.quality_scores["quality"].is_not_null().any():
+        blocks.append(picture(figure_quality_scores(inputs.quality_scores), "Predicted quality with the cut"))
+    if inputs.quality_scores.filter(~pl.col("kept")).height:
+        blocks.append(tables.dropped_table(inputs))
+    return Section("quality", "Quality", (verdicts.judge_quality(inputs),), tuple(blocks))
+
+
+def _batches(inputs: ReportInputs) -> Section:
+    blocks: list[Block] = []
+    if inputs.ordered.height:
+        manifest, planner = inputs.batch_manifest, inputs.planner
+        blocks += [
+            picture(
+                figure_batch_manifest(manifest, planner), "Difficulty over the batches, beside a shuffle"
+            ),
+            picture(
+                figure_batch_metrics(inputs.batch_metrics, manifest, planner), "Clusters over the batches"
+            ),
+            tables.arms_table(inputs),
+        ]
+        if inputs.deferred_prompts.filter(pl.col("arm") == planner).height:
+            drawn = figure_deferred_prompts(inputs.deferred_prompts, planner)
+            blocks.append(picture(drawn, "Prompts left out of the order, by reason"))
+        blocks += [tables.batch_table(inputs, last=False), tables.batch_table(inputs, last=True)]
+    return Section("batches", "Batches", (verdicts.judge_batches(inputs),), tuple(blocks))
+
+
+def _exports(inputs: ReportInputs) -> Section:
+    blocks: list[Block] = [tables.exports_table(inputs)] if inputs.trainer_exports.height else []
+    commands = "\n".join(f"saerl export {inputs.spec.key} --to {name}" for name in ("trl", "verl"))
+    blocks.append(Code("Write them again", commands))
+    return Section("exports", "Trainer files", (verdicts.judge_exports(inputs),), tuple(blocks))
+
+
+def _provenance(inputs: ReportInputs) -> Section:
+    row = inputs.versions.row(0, named=True)
+    blocks: list[Block] = [
+        Code("Build this version again", f"saerl run {inputs.spec.key}"),
+        FactList("Digests", tuple(_digests(inputs))),
+    ]
+    if inputs.artifacts.height:
+        blocks.append(tables.artifacts_table(inputs))
+    blocks += [
+        Code("The spec, with every default", _pretty(row["spec"]), is_open=False),
+        Code("What its names stood for", _pretty(row["resolved"]), is_open=False),
+    ]
+    return Section("provenance", "Provenance", (verdicts.judge_artifacts(inputs),), tuple(blocks))
+
+
+def _digests(inputs: ReportInputs) -> list[tuple[str, str]]:
+    """Every name by content that the page's figures depend on."""
+    row = inputs.versions.row(0, named=True)
+    found = [("spec", row["spec_digest"]), ("parent", row["parent"] or "none")]
+    found.append(("manifest", inputs.manifest_id or "none"))
+    for sae in inputs.sae_weights.sort("layer").iter_rows(named=True):
+        layer = f", layer {sae['layer']}"
+        found += [
+            ("reader", sae["reader_digest"]),
+            (f"SAE{layer}", sae["digest"]),
+            (f"encoder{layer}", sae["encoder_id"]),
+            (f"reading{layer}", sae["reading_id"]),
+        ]
+    found += [("centroids", name) for name in inputs.clusters["centroids_digest"].unique().sort()]
+    found += [("probe", name) for name in inputs.quality_probe["digest"].drop_nulls().unique().sort()]
+    for export in inputs.trainer_exports.sort("trainer", "arm").iter_rows(named=True):
+        found += [
+            (f"order for {export['trainer']}", export["order_digest"]),
+            (f"files for {export['trainer']}", export["digest"]),
+        ]
+    found.append(("written by", inputs.generated_with))
+    return list(dict.fromkeys(found))
+
+
+def _pretty(document: str) -> str:
+    """JSON laid out to be read; the text itself where it is none."""
+    try:
+        return json.dumps(json.loads(document), indent=2, ensure_ascii=False, sort_keys=True)
+    except ValueError:
+        return document
+
+
+def headline(inputs: ReportInputs) -> list[tuple[str, str]]:
+    """The few numbers under the title."""
+    found = [
+        ("prompts", count(inputs.prompts.height)),
+        ("tokens", count(float(inputs.prompts["n_tokens"].sum()))),
+    ]
+    if inputs.sae_weights.height:
+        found.append(("features", count(float(inputs.sae_weights["n_latents"].sum()))))
+    if inputs.clusters.height:
+        found.append(("clusters", count(inputs.clusters.height)))
+    if inputs.ordered.height:
+        found.append(("batches", count(inputs.ordered.select("epoch", "step").n_unique())))
+    return found

@@ -1,0 +1,95 @@
+"""How the report says numbers and texts: counts, shares, figures, cut and printable strings.
+
+Belongs here: turning one value into the words that figures and the page share. Does not belong here:
+sentences about the data (verdicts.py) and the look of them (style.py).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def count(number: float, noun: str = "", plural: str = "") -> str:
+    """A whole number with its noun: `count(2000, "prompt")` is '2,000 prompts'.
+
+    Args:
+        number: What was counted.
+        noun: What it counts, in the singular; without one only the number is said.
+        plural: The noun's plural where it is not the noun and an s.
+    """
+    said = f"{round(number):,}"
+    if not noun:
+        return said
+    return f"{said} {noun if round(number) == 1 else plural or noun + 's'}"
+
+
+def share(fraction: float) -> str:
+    """A fraction as a percentage that never rounds something to nothing: '9%', '0.4%', 'under 0.1%', '0%'."""
+    percent = 100.0 * fraction
+    if percent == 0.0 or percent >= 10.0 or round(percent, 1) == round(percent):
+        said = f"{percent:.0f}%"
+        return "over 99.9%" if said == "100%" and fraction < 1.0 else said
+    return "under 0.1%" if percent < 0.05 else f"{percent:.1f}%"
+
+
+def figure(value: float | None) -> str:
+    """A measured value with three significant digits; 'not known' where there is none."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN is the only value that differs from itself
+        return "not known"
+    if value == 0.0:
+        return "0"
+    size = abs(value)
+    if size >= 1000.0:
+        return f"{value:,.0f}"
+    if size < 0.001:
+        return f"{value:.1e}"
+    return f"{value:.3g}"
+
+
+def n_bytes(number: int) -> str:
+    """A size in decimal units: '98 MB'."""
+    size, unit = float(number), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000.0:
+            break
+        size, unit = size / 1000.0, larger
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 10.0 else f"{size:.1f} {unit}"
+
+
+def short(digest: str | None) -> str:
+    """The first twelve characters of a digest, enough to tell two apart by eye."""
+    return digest[:12] if digest else "none"
+
+
+def cut(text: str, limit: int) -> str:
+    """A text on one line, cut at a word where possible, with an ellipsis where something was left out.
+
+    Args:
+        text: Any text.
+        limit: Characters to keep, the ellipsis included.
+    """
+    line = " ".join(printable(text).split())
+    if len(line) <= limit:
+        return line
+    head = line[: limit - 1]
+    at_word = head.rsplit(" ", 1)[0]
+    return (at_word if len(at_word) > limit * 2 // 3 else head) + "…"
+
+
+def printable(text: str) -> str:
+    """The text without control and direction-changing characters, which could make it read as another."""
+    return "".join(
+        character if character in "\n\t" or unicodedata.category(character) not in {"Cc", "Cf", "Cs"} else "�"
+        for character in text.replace("\r\n", "\n")
+    )
+
+
+def listed(names: list[str], limit: int = 3) -> str:
+    """Names in a sentence: 'algebra, games and 5 more'."""
+    if not names:
+        return "none"
+    if len(names) == 1:
+        return names[0]
+    if len(names) <= limit:
+        return f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{', '.join(names[:limit])} and {len(names) - limit} more"

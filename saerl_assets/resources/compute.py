@@ -1,0 +1,87 @@
+"""The resource `compute`: the device, how much it takes at once, and the models loaded on it.
+
+Belongs here: configuration and loading. Does not belong here: what is computed.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from saerl_assets.domain.progress import Progress, silent
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.storage.catalog import Version
+from saerl_assets.storage.home import model_cache
+
+if TYPE_CHECKING:
+    from saerl_assets.models.reader import Reader, Tokeniser
+    from saerl_assets.models.sources import ModelFiles
+
+
+class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where models run."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+    token_budget: int = 0
+    """Tokens in one forward pass, padding included; 0 for the device's default."""
+    texts_per_shard: int = 256
+    """Texts that are read and kept together; an interrupted extraction loses at most one shard."""
+
+    def chosen_device(self) -> str:
+        """The device in use."""
+        from saerl_assets.models.device import choose_device
+
+        return choose_device(self.device)
+
+    def budget(self) -> int:
+        """Tokens in one forward pass."""
+        from saerl_assets.models.device import token_budget
+
+        return token_budget(self.token_budget, self.chosen_device())
+
+    def describe(self) -> str:
+        """The device in words."""
+        from saerl_assets.models.device import describe_device
+
+        return f"{describe_device(self.chosen_device())}, {self.budget():,} tokens a pass"
+
+    def as_metadata(self) -> dict[str, str]:
+        """The device for an asset's metadata."""
+        return {"device": self.describe()}
+
+    def files(self, version: Version, progress: Progress = silent) -> "ModelFiles":
+        """The reader's files, fetched if need be."""
+        from saerl_assets.models.sources import locate_model
+
+        return locate_model(
+            version.spec.reader.model, cache=model_cache(), folder=version.folder, progress=progress
+        )
+
+    def tokeniser(self, version: Version, progress: Progress = silent) -> "Tokeniser":
+        """The reader's tokenizer with its template, without the weights."""
+        from saerl_assets.models.reader import Tokeniser
+
+        return Tokeniser.load(self.files(version, progress), version.spec.reader.template)
+
+    def reader(self, version: Version, progress: Progress = silent) -> "Reader":
+        """The reader, cut off after the highest layer; loaded once a process."""
+        spec = version.spec.reader
+        return _load_reader(self.files(version, progress), spec.layers, spec.dtype, self.chosen_device())
+
+    def where_is(self, source: str, home: HomeResource) -> str:
+        """Where a model is, without fetching it; says so if it would be fetched."""
+        scheme, _, rest = source.partition(":")
+        if scheme == "pypi":
+            folder = model_cache() / "models" / rest.partition("#")[0].replace("==", "-")
+            return str(folder) if folder.exists() else "not here yet; the first run fetches it"
+        if scheme == "path":
+            return f"{rest} (next to its spec; checked when the version runs, home {home.open().root})"
+        return "in the hub's cache, or fetched by the first run"
+
+
+@cache
+def _load_reader(files: "ModelFiles", layers: tuple[int, ...], dtype: str, device: str) -> "Reader":
+    from saerl_assets.models.reader import Reader
+
+    return Reader.load(files, layers=layers, dtype=dtype, device=device)

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saerl_assets.domain.batches import Plan, fill_up, plan_manifest
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.manifests import manifest_digest
+from saerl_assets.domain.spec import BatchSpec
+
+if TYPE_CHECKING:
+    from random import Random
+
+ARMS = [
+    "balanced",
+    "clustered",
+    "easy_to_hard",
+    "length_difficulty",
+    "random_clusters",
+    "random_drop",
+    "shuffle",
+]
+GROUP = ["arm", "epoch"]
+
+
+def candidates_of(n: int, *, n_clusters: int = 4, kept: float = 0.9, seed: int = 0) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    return pl.DataFrame(
+        {
+            "prompt_id": [f"{number:032x}" for number in rng.permutation(n)],
+            "cluster_id": rng.integers(0, n_clusters, n).astype(np.uint32) * 3,
+            # Few values, so that there are ties.
+            "difficulty": rng.integers(0, 10, n) / 4,
+            "n_tokens": rng.integers(1, 100, n).astype(np.uint32),
+            "kept": rng.random(n) < kept,
+            "quality": rng.random(n),
+        }
+    )
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[pl.DataFrame, BatchSpec, int]:
+    candidates = candidates_of(
+        draw(st.integers(1, 70)),
+        n_clusters=draw(st.integers(1, 6)),
+        kept=draw(st.sampled_from([0.6, 0.9, 1.0])),
+        seed=draw(st.integers(0, 1000)),
+    )
+    spec = BatchSpec(
+        planner=draw(st.sampled_from(["clustered", "balanced"])),
+        batch_size=draw(st.integers(1, 9)),
+        mix_fraction=draw(st.sampled_from([0.0, 0.25, 0.7, 1.0])),
+        clusters_per_batch=draw(st.integers(1, 5)),
+        curriculum=draw(st.sampled_from(["none", "sorted", "staged"])),
+        stage_fraction=draw(st.sampled_from([0.1, 0.25, 0.9])),
+        tail=draw(st.sampled_from(["drop", "short", "pad"])),
+        epochs=draw(st.integers(1, 2)),
+        max_prompt_tokens=draw(st.sampled_from([None, 60])),
+    )
+    return candidates, spec, draw(st.integers(0, 3))
+
+
+def plan(candidates: pl.DataFrame, spec: BatchSpec | None = None, *, seed: int = 0, **fields: object) -> Plan:
+    return plan_manifest(
+        candidates, spec or BatchSpec.model_validate({"batch_size": 4} | fields), key="some-v1", seed=seed
+    )
+
+
+def is_plannable(candidates: pl.DataFrame, spec: BatchSpec) -> bool:
+    fits = candidates.filter((pl.col("n_tokens") <= (spec.max_prompt_tokens or 1000)) & pl.col("kept")).height
+    return fits >= (spec.batch_size if spec.tail == "drop" else 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases())
+def test_every_prompt_is_ordered_once_or_deferred_and_batches_are_whole(
+    case: tuple[pl.DataFrame, BatchSpec, int],
+) -> None:
+    candidates, spec, seed = case
+    if not is_plannable(candidates, spec):
+        with pytest.raises(SaerlError):
+            plan(candidates, spec, seed=seed)
+        return
+    planned = plan(candidates, spec, seed=seed)
+    everyone = sorted(candidates["prompt_id"])
+    for arm in ARMS:
+        for epoch in range(spec.epochs):
+            rows = planned.manifest.filter(arm=arm, epoch=epoch)
+            deferred = planned.deferred.filter(arm=arm, epoch=epoch)
+            own = rows.filter(~pl.col("is_padding"))
+            assert sorted([*own["prompt_id"], *deferred["prompt_id"]]) == everyone
+            check_batches(rows, spec)
+            assert deferred.filter(reason_code="too_long").height == (
+                candidates.filter(pl.col("n_tokens") > (spec.max_prompt_tokens or 1000)).height
+            )
+    check_true_values(planned, candidates)
+    check_arms_agree(planned, spec)
+
+
+def check_batches(rows: pl.DataFrame, spec: BatchSpec) -> None:
+    size = spec.batch_size
+    assert rows["step"].to_list() == [place // size for place in range(rows.height)]
+    assert rows["slot"].to_list() == [place % size for place in range(rows.height)]
+    if spec.tail != "short":
+        assert rows.height % size == 0
+    own = rows.filter(~pl.col("is_padding"))
+    assert rows["is_padding"].to_list() == sorted(rows["is_padding"])
+    assert rows.height - own.height < size
+    if spec.tail != "pad":
+        assert own.height == rows.height
+    elif own.height >= size:
+        last = rows.filter(pl.col("step") == pl.col("step").max())
+        assert last["prompt_id"].n_unique() == size
+    assert rows["prompt_id"].to_list()[own.height :] == [
+        own["prompt_id"][place % own.height] for place in range(rows.height - own.height)
+    ]
+
+
+def check_true_values(planned: Plan, candidates: pl.DataFrame) -> None:
+    """Also in arms that plan with other clusters and difficulties."""
+    columns = ["prompt_id", "cluster_id", "difficulty"]
+    shown = planned.manifest.select(columns).unique().sort("prompt_id")
+    assert shown.equals(candidates.select(columns).join(shown, on="prompt_id", how="semi").sort("prompt_id"))
+
+
+def check_arms_agree(planned: Plan, spec: BatchSpec) -> None:
+    """The same prompts and the same number of batches in all arms; the control of the filter matches in
+    count."""
+    for epoch in range(spec.epochs):
+        rows = {arm: planned.manifest.filter(arm=arm, epoch=epoch) for arm in ARMS}
+        wanted = rows[spec.planner]
+        for arm in ARMS:
+            assert rows[arm].height == wanted.height
+            own = rows[arm].filter(~pl.col("is_padding"))["prompt_id"]
+            if arm != "random_drop":
+                assert sorted(own) == sorted(wanted.filter(~pl.col("is_padding"))["prompt_id"])
+        deferred = planned.deferred.filter(epoch=epoch)
+        dropped = deferred.filter(arm="random_drop")["reason_code"].value_counts()
+        filtered = deferred.filter(arm=spec.planner)["reason_code"].value_counts()
+        renamed = filtered.with_columns(pl.col("reason_code").replace("filtered", "random_drop"))
+        assert sorted(dropped.rows()) == sorted(renamed.rows())
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases(), st.randoms(use_true_random=False))
+def test_the_plan_depends_on_the_set_of_candidates_only(
+    case: tuple[pl.DataFrame, BatchSpec, int], random: Random
+) -> None:
+    candidates, spec, seed = case
+    if not is_plannable(candidates, spec):
+        return
+    order = list(range(candidates.height))
+    random.shuffle(order)
+    one, other = plan(candidates, spec, seed=seed), plan(candidates[order], spec, seed=seed)
+    assert one.manifest_id == other.manifest_id
+    assert one.manifest.equals(other.manifest)
+    assert one.deferred.equals(other.deferred)
+    assert one.manifest_id == manifest_digest(one.manifest, one.deferred, key="some-v1")
+
+
+def test_frames_are_those_of_the_tables() -> None:
+    planned = plan(candidates_of(30))
+    assert planned.manifest.schema == {
+        "manifest_id": pl.String,
+        "arm": pl.String,
+        "epoch": pl.UInt32,
+        "step": pl.UInt32,
+        "slot": pl.UInt32,
+        "prompt_id": pl.String,
+        "cluster_id": pl.UInt32,
+        "difficulty": pl.Float64,
+        "is_padding": pl.Boolean,
+    }
+    assert planned.deferred.schema == {
+        "manifest_id": pl.String,
+        "arm": pl.String,
+        "epoch": pl.UInt32,
+        "prompt_id": pl.String,
+        "reason_code": pl.String,
+        "reason": pl.String,
+    }
+    assert planned.manifest["manifest_id"].unique().to_list() == [planned.manifest_id]
+    assert planned.manifest.equals(planned.manifest.sort("arm", "epoch", "step", "slot"))
+    assert planned.deferred.equals(planned.deferred.sort("arm", "epoch", "prompt_id"))
+
+
+def test_every_epoch_arm_and_seed_has_its_own_order() -> None:
+    # Equal lengths, so that every arm has ties to break.
+    candidates = candidates_of(60, kept=1.0).with_columns(n_tokens=pl.lit(5, dtype=pl.UInt32))
+    planned, other = plan(candidates, epochs=3), plan(candidates, epochs=3, seed=1)
+    orders = {
+        tuple(rows["prompt_id"])
+        for frame in (planned.manifest, other.manifest)
+        for rows in frame.partition_by(GROUP)
+    }
+    assert len(orders) == 2 * 3 * len(ARMS)
+
+
+def test_more_epochs_leave_the_first_ones_as_they_are() -> None:
+    one, two = plan(candidates_of(50)), plan(candidates_of(50), epochs=2)
+    assert one.manifest.drop("manifest_id").equals(two.manifest.filter(epoch=0).drop("manifest_id"))
+
+
+def test_the_order_of_controls_in_the_spec_does_not_matter() -> None:
+    some = plan(candidates_of(30), controls=("shuffle", "easy_to_hard"))
+    same = plan(candidates_of(30), controls=("easy_to_hard", "shuffle", "shuffle"))
+    assert some.manifest_id == same.manifest_id
+    assert sorted(some.manifest["arm"].unique()) == ["balanced", "clustered", "easy_to_hard", "shuffle"]
+
+
+def test_dropped_tails_differ_between_epochs_and_not_between_arms() -> None:
+    planned = plan(candidates_of(43, kept=1.0), batch_size=8, epochs=4, curriculum="sorted")
+    tails = planned.deferred.filter(reason_code="tail").group_by(GROUP).agg(pl.col("prompt_id").sort())
+    assert (tails["prompt_id"].list.len() == 3).all()
+    by_epoch = {tuple(tail) for tail in tails.filter(arm="clustered")["prompt_id"]}
+    assert len(by_epoch) == 4
+    assert {tuple(tail) for tail in tails["prompt_id"]} == by_epoch
+
+
+def test_reasons_say_what_happened() -> None:
+    candidates = candidates_of(40, kept=0.8).with_columns(reason=pl.lit("score 0.02 is among the lowest 20%"))
+    planned = plan(candidates, batch_size=7, max_prompt_tokens=90)
+    reasons = dict(planned.deferred.filter(arm="clustered").select("reason_code", "reason").iter_rows())
+    assert reasons["filtered"] == "score 0.02 is among the lowest 20%"
+    assert reasons["too_long"].startswith("It has 9")
+    assert reasons["too_long"].endswith("tokens, more than batches.max_prompt_tokens = 90.")
+    assert "when cut into batches of 7" in reasons["tail"]
+    assert not set(planned.deferred["reason_code"]) - {"filtered", "too_long", "tail", "random_drop"}
+
+
+def test_a_prompt_that_is_too_long_and_filtered_counts_as_too_long() -> None:
+    candidates = candidates_of(20, kept=1.0).with_columns(
+        kept=pl.int_range(pl.len()) != 0,
+        n_tokens=pl.when(pl.int_range(pl.len()) == 0).then(500).otherwise(10),
+    )
+    planned = plan(candidates, max_prompt_tokens=100)
+    assert set(planned.deferred.filter(prompt_id=candidates["prompt_id"][0])["reason_code"]) == {"too_long"}
+
+
+def test_random_drop_drops_the_same_prompts_in_every_epoch() -> None:
+    planned = plan(candidates_of(60, kept=0.7), tail="short", epochs=3)
+    dropped = planned.deferred.filter(arm="random_drop", reason_code="random_drop")
+    sets = {tuple(rows["prompt_id"]) for rows in dropped.partition_by("epoch")}
+    assert len(sets) == 1
+    filtered = planned.deferred.filter(arm="clustered", reason_code="filtered", epoch=0)["prompt_id"]
+    assert len(filtered) == len(next(iter(sets)))
+    assert set(filtered) != set(next(iter(sets)))
+
+
+def test_one_cluster_and_one_prompt() -> None:
+    assert plan(candidates_of(17, n_clusters=1), tail="short").manifest.height > 0
+    lonely = plan(candidates_of(1, kept=1.0), tail="short")
+    assert lonely.manifest.height == len(ARMS)
+    padded = plan(candidates_of(1, kept=1.0), tail="pad").manifest.filter(arm="clustered")
+    assert padded["is_padding"].to_list() == [False, True, True, True]
+
+
+def test_padding_repeats_what_was_seen_earliest() -> None:
+    assert fill_up(np.arange(6), 4).tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert fill_up(np.arange(8), 4).tolist() == list(range(8))
+    assert fill_up(np.arange(2), 5).tolist() == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("tail", ["drop", "short", "pad"])
+def test_nothing_left_to_plan(tail: str) -> None:
+    candidates = candidates_of(10).with_columns(kept=pl.col("prompt_id") != pl.col("prompt_id"))
+    with pytest.raises(SaerlError, match=r"10 training prompts.*10 were dropped") as caught:
+        plan(candidates, tail=tail)
+    assert caught.value.code == "no_prompts"
+    with pytest.raises(SaerlError, match="None of the 0 training prompts"):
+        plan(candidates[:0], tail=tail)
+
+
+def test_a_batch_larger_than_the_data() -> None:
+    with pytest.raises(SaerlError, match="5 prompts do not fill one batch of 8") as caught:
+        plan(candidates_of(5, kept=1.0), batch_size=8)
+    assert caught.value.code == "batch_too_large"
+    assert "batches.batch_size" in caught.value.where
+    assert "5 or less" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        ("difficulty", None, "no finite difficulty"),
+        ("difficulty", float("nan"), "no finite difficulty"),
+        ("difficulty", float("inf"), "no finite difficulty"),
+        ("cluster_id", None, "no cluster"),
+        ("kept", None, "neither kept"),
+        ("n_tokens", None, "number of tokens"),
+        ("prompt_id", None, "no id"),
+    ],
+)
+def test_candidates_without_a_value_are_refused(column: str, value: object, problem: str) -> None:
+    candidates = candidates_of(10)
+    broken = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit(value)).otherwise(pl.col(column))
+    candidates = candidates.with_columns(broken.cast(candidates.schema[column]).alias(column))
+    with pytest.raises(SaerlError, match=problem) as caught:
+        plan(candidates)
+    assert caught.value.code == "bad_candidates"
+
+
+def test_a_prompt_twice_is_refused() -> None:
+    candidates = candidates_of(10)
+    with pytest.raises(SaerlError, match="is there twice"):
+        plan(pl.concat([candidates, candidates[4:5]]))

@@ -1,0 +1,501 @@
+"""Frames of a version that looks real, for figures and pages: every table, made up from a seed, in its exact schema."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from saerl_assets.domain.spec import VersionSpec, canonical_json, parse_spec, spec_digest
+from saerl_assets.storage.schema import tables
+
+KEY = "demo-v1"
+MANIFEST = hashlib.sha256(b"manifest").hexdigest()
+HOSTILE = (
+    "<script>document.title = 'owned'</script>",
+    "</td></table><img src=x onerror=\"document.title = 'owned'\"> & \"quotes\" 'too'",
+    "Costs $5 and $x^{2$ \\frac{ — 数え上げ 🧮 e\u0301 \u202egnp.exe\u202c \x00\x07",
+    "{{ 7 * 7 }} {% raw %} --> <!-- </style></script>",
+)
+TOPICS = ("chain_sum", "leg_counting", "letter_counting", "spell_backward", "gcd", "syllogism", "maze", "sudoku")
+WORDS = ("sum", "legs", "letter", "word", "divisor", "premise", "wall", "row", "count", "find", "how", "many")
+SPEC = """
+key = "demo-v1"
+description = "Reasoning tasks of eight families at three settings each."
+seed = 7
+[data]
+source = "path:prompts.jsonl"
+answer = "answer"
+topic = "topic"
+[labels.difficulty]
+column = "difficulty"
+[labels.correct]
+column = "correct"
+[split]
+evaluation_fraction = 0.1
+[batches]
+batch_size = 16
+"""
+
+
+def a_spec() -> VersionSpec:
+    """The spec that the frames pretend to come from."""
+    return parse_spec(SPEC, "demo.toml")
+
+
+def name_of(*parts: object) -> str:
+    """A stable identifier."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class World:
+    """What the tables of one version have in common: n prompts with hidden difficulty and cluster."""
+
+    n: int
+    ids: list[str]
+    topic: NDArray[np.int64]
+    level: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    cluster: NDArray[np.int64]
+    score: NDArray[np.float64]
+    quality: NDArray[np.float64]
+    evaluation: NDArray[np.bool_]
+    rng: np.random.Generator
+
+
+def a_world(n: int, n_clusters: int = 31, seed: int = 0) -> World:
+    """Draws the hidden truth; clusters are numbered by size."""
+    rng = np.random.default_rng(seed)
+    topic = rng.choice(len(TOPICS), n, p=np.array([20, 17, 15, 13, 12, 10, 8, 5]) / 100)
+    level = rng.integers(1, 4, n)
+    tokens = np.maximum(5, rng.lognormal(3.6 + 0.05 * topic + 0.15 * level, 0.35)).astype(np.int64)
+    raw = (topic * n_clusters // len(TOPICS) + rng.choice(4, n, p=[0.5, 0.3, 0.15, 0.05])) % n_clusters
+    order = np.argsort(-np.bincount(raw, minlength=n_clusters), kind="stable")
+    cluster = np.argsort(order)[raw]
+    score = level + rng.normal(0, 0.35, n)
+    quality = 1 / (1 + np.exp(score - 2.2 + rng.normal(0, 0.8, n)))
+    ids = sorted(name_of("prompt", index) for index in range(n))
+    return World(n, ids, topic, level, tokens, cluster, score, quality, rng.random(n) < 0.1, rng)
+
+
+def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
+    """All tables of a version of n prompts, by name."""
+    world = a_world(n, n_clusters)
+    manifest, deferred = _batches(world)
+    made = {
+        "versions": _versions(),
+        "prompts": _prompts(world),
+        "rejected_rows": _rejected(min(12, n)),
+        "label_observations": _observations(world),
+        "labels": _labels(world),
+        "sae_weights": _weights(),
+        "sae_health": _health(),
+        "prompt_states": _states(world),
+        "feature_density": _density(world),
+        "clusters": _clusters(world),
+        "cluster_assignments": pl.DataFrame(
+            {"prompt_id": world.ids, "cluster_id": world.cluster, "similarity": world.rng.beta(6, 4, world.n)}
+        ),
+        "difficulty_scores": _difficulty(world),
+        "difficulty_proxy": _proxy(),
+        "quality_probe": _probe(),
+        "quality_scores": _quality(world),
+        "batch_manifest": manifest,
+        "batch_metrics": _metrics(manifest),
+        "deferred_prompts": deferred,
+        "trainer_exports": _exports(manifest),
+        "artifacts": _artifacts(),
+    }
+    return {name: tables()[name].conform(frame, KEY) for name, frame in made.items()}
+
+
+def empty_frames() -> dict[str, pl.DataFrame]:
+    """All tables without a row."""
+    return {
+        name: pl.DataFrame(schema={column.name: column.dtype for column in table.columns})
+        for name, table in tables().items()
+    }
+
+
+def a_history(n_steps: int = 60, *, layers: tuple[int, ...] = ()) -> pl.DataFrame:
+    """An SAE's training log; with a column `layer` if layers are named."""
+    steps = np.arange(1, n_steps + 1)
+    logs = []
+    for offset, layer in enumerate(layers or (15,)):
+        decay = np.exp(-steps / 12)
+        logs.append(
+            pl.DataFrame(
+                {
+                    "step": steps * 13,
+                    "tokens": steps * 13 * 1024,
+                    "loss": 900 * decay + 140 + 15 * offset,
+                    "explained_variance": 0.82 - 0.9 * decay - 0.05 * offset,
+                    "l0": np.full(n_steps, 32.0),
+                    "dead_fraction": 0.09 * (1 - decay) + 0.03 * offset,
+                }
+            ).with_columns(pl.lit(layer, dtype=pl.UInt32).alias("layer"))
+        )
+    log = pl.concat(logs)
+    return log if layers else log.drop("layer")
+
+
+def active_counts(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """What `figure_prompt_features` takes."""
+    scores = frames["difficulty_scores"].select("prompt_id", "n_active_features")
+    return frames["prompts"].select("prompt_id", "n_tokens").join(scores, on="prompt_id")
+
+
+def _versions() -> pl.DataFrame:
+    spec = a_spec()
+    resolved = {
+        "data": {"location": "/data/prompts.jsonl", "digest": hashlib.sha256(b"data").hexdigest()},
+        "reader": {"digest": hashlib.sha256(b"reader").hexdigest()},
+    }
+    return pl.DataFrame(
+        {
+            "description": [spec.description],
+            "parent": [None],
+            "spec": [canonical_json(spec)],
+            "spec_digest": [spec_digest(spec)],
+            "resolved": [json.dumps(resolved)],
+            "registered_at": [datetime.datetime(2026, 1, 2, 3, 4, 5)],  # noqa: DTZ001 - the column is UTC without a zone
+            "current_manifest_id": [MANIFEST],
+        }
+    )
+
+
+def _text(world: World, index: int) -> str:
+    if index < len(HOSTILE):
+        return HOSTILE[index]
+    word = WORDS[int(world.topic[index]) % len(WORDS)]
+    return (
+        f"Task {index} ({TOPICS[world.topic[index]]}, level {world.level[index]}): how many times does the {word} "
+        f"appear? " + "Count every one of them, and give only the number. " * int(world.tokens[index] // 25)
+    )
+
+
+def _prompts(world: World) -> pl.DataFrame:
+    texts = [_text(world, index) for index in range(world.n)]
+    return pl.DataFrame(
+        {
+            "prompt_id": world.ids,
+            "position": np.arange(world.n),
+            "messages": [json.dumps([{"role": "user", "content": text}]) for text in texts],
+            "is_chat": [False] * world.n,
+            "text": texts,
+            "response": [None] * world.n,
+            "answer": ["42"] * world.n,
+            "topic": [TOPICS[topic] for topic in world.topic],
+            "split": ["evaluation" if apart else "train" for apart in world.evaluation],
+            "text_id": [name_of("text", index) for index in range(world.n)],
+            "token_ids": [[1, 2, 3]] * world.n,
+            "n_tokens": world.tokens,
+            "n_prefix_tokens": [0] * world.n,
+            "extra": ["{}"] * world.n,
+            "n_rows": np.where(np.arange(world.n) % 40 == 3, 2, 1),
+        }
+    )
+
+
+def _rejected(n: int) -> pl.DataFrame:
+    codes = ("too_long", "too_long", "blank_prompt", "broken_json", "answer_conflict")
+    return pl.DataFrame(
+        {
+            "position": np.arange(n) + 3000,
+            "file": ["prompts.jsonl"] * n,
+            "line": np.arange(n) + 3001,
+            "reason_code": [codes[index % len(codes)] for index in range(n)],
+            "reason": ["It has 1,312 tokens, over the limit of 1,024. Raise reader.max_tokens."] * n,
+            "raw": [HOSTILE[index % len(HOSTILE)] for index in range(n)],
+        }
+    )
+
+
+def _observations(world: World) -> pl.DataFrame:
+    def one(label: str, rows: range, values: NDArray[np.float64], source: str) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                "label": [label] * len(rows),
+                "observation_id": [name_of(label, source, row) for row in rows],
+                "prompt_id": [world.ids[row] for row in rows],
+                "value": values[list(rows)],
+                "source": [source] * len(rows),
+                "place": [f"prompts.jsonl:{row + 1}" for row in rows],
+                "observed_at": [datetime.datetime(2026, 1, 2)] * len(rows),  # noqa: DTZ001
+            }
+        )
+
+    return pl.concat(
+        [
+            one("difficulty", range(world.n), world.level.astype(float), "column"),
+            one("correct", range(0, world.n, 3), np.round(world.quality * 4) / 4, "rollouts"),
+        ]
+    )
+
+
+def _labels(world: World) -> pl.DataFrame:
+    observed = _observations(world)
+    return observed.select(
+        "prompt_id",
+        "label",
+        "value",
+        pl.lit(1).alias("n_observations"),
+        pl.when(pl.int_range(pl.len()) % 50 == 1).then(0.5).otherwise(0.0).alias("spread"),
+    )
+
+
+def _weights() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "layer": [15],
+            "encoder_id": [name_of("encoder")],
+            "reading_id": [name_of("reading")],
+            "feature_offset": [0],
+            "n_latents": [4096],
+            "d_in": [576],
+            "architecture": ["topk"],
+            "source": ["train"],
+            "digest": [hashlib.sha256(b"sae").hexdigest()],
+            "path": ["artifacts/sae/layer-15"],
+            "reader_digest": [hashlib.sha256(b"reader").hexdigest()],
+            "sink_threshold": [1530.0],
+            "training": [json.dumps({"tokens": 800000, "steps": 781, "loss": 142.1})],
+        }
+    )
+
+
+def _health() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "layer": [15],
+            "encoder_id": [name_of("encoder")],
+            "explained_variance": [0.823],
+            "l0": [32.0],
+            "dead_fraction": [0.091],
+            "n_tokens": [22_400],
+            "n_sink_tokens": [268],
+            "verdict": ["good"],
+            "explanation": ["It explains 82% of the variance, and 9% of its latents are dead."],
+        }
+    )
+
+
+def _states(world: World) -> pl.DataFrame:
+    middles = world.rng.normal(0, 3, (len(TOPICS), 24))
+    mean = middles[world.topic] + world.rng.normal(0, 1, (world.n, 24))
+    return pl.DataFrame(
+        {
+            "reading_id": [name_of("reading")] * world.n,
+            "text_id": [name_of("text", index) for index in range(world.n)],
+            "mean": mean.tolist(),
+            "last": mean.tolist(),
+        }
+    )
+
+
+def _density(world: World, n_features: int = 4096) -> pl.DataFrame:
+    prompts = np.minimum(world.n, world.rng.lognormal(3.0, 1.6, n_features)).astype(np.int64)
+    prompts[world.rng.random(n_features) < 0.09] = 0
+    peak = np.where(prompts > 0, world.rng.gamma(3, 4, n_features), 0.0)
+    return pl.DataFrame(
+        {
+            "feature_id": np.arange(n_features),
+            "layer": np.full(n_features, 15),
+            "latent": np.arange(n_features),
+            "n_prompts": prompts,
+            "n_tokens": prompts * 3,
+            "mean_activation": peak / 3,
+            "max_activation": peak,
+            "top_prompts": [
+                [world.ids[(7 * feature + rank) % world.n] for rank in range(min(5, int(prompts[feature]), world.n))]
+                for feature in range(n_features)
+            ],
+        }
+    )
+
+
+def _clusters(world: World) -> pl.DataFrame:
+    rows = []
+    for cluster in range(int(world.cluster.max(initial=-1)) + 1):
+        members = np.flatnonzero(world.cluster == cluster)
+        if not members.size:
+            continue
+        topics = np.bincount(world.topic[members], minlength=len(TOPICS))
+        top = int(topics.argmax())
+        rows.append(
+            {
+                "cluster_id": cluster,
+                "n_prompts": members.size,
+                "prompt_fraction": members.size / world.n,
+                "mean_similarity": 0.4 + 0.5 * topics[top] / members.size,
+                "top_features": [int(cluster * 37 + step) % 4096 for step in range(10)],
+                "top_words": [WORDS[(top + step) % len(WORDS)] for step in range(6)] if cluster else ["$x^{", "<b>", "数"],
+                "exemplars": [world.ids[member] for member in members[:3]],
+                "top_topic": TOPICS[top],
+                "top_topic_fraction": topics[top] / members.size,
+                "centroids_digest": hashlib.sha256(b"centroids").hexdigest(),
+                "centroids_path": "artifacts/centroids.safetensors",
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def _difficulty(world: World) -> pl.DataFrame:
+    active = (world.tokens * 4.1 + world.rng.normal(0, 14, world.n)).clip(3).astype(np.int64)
+    return pl.DataFrame(
+        {
+            "prompt_id": world.ids,
+            "n_active_features": active,
+            "magnitude": active * 2.3,
+            "proxy": world.score,
+            "difficulty": world.score,
+            "score_name": ["proxy"] * world.n,
+            "difficulty_rank": world.score.argsort().argsort() / max(world.n - 1, 1),
+        }
+    )
+
+
+def _proxy() -> pl.DataFrame:
+    rows = [
+        ("proxy", "held_out", 1800, 0.83, 0.69, "ElasticNet on max-pooled features, measured by nested cross-validation."),
+        ("proxy", "fitted", 1800, 0.91, 0.82, "The same on the rows that it was fitted to."),
+        ("count", "held_out", 1800, 0.38, None, "Number of active features."),
+        ("magnitude", "held_out", 1800, 0.36, None, "Summed activation."),
+        ("length", "held_out", 1800, 0.41, None, "Number of tokens, for comparison."),
+    ]
+    return pl.DataFrame(rows, schema=["score_name", "rows", "n_rows", "spearman", "r2", "explanation"], orient="row")
+
+
+def _probe() -> pl.DataFrame:
+    shared = {
+        "probe": "logistic",
+        "n_rows": 601,
+        "base_rate": 0.37,
+        "penalty": 0.01,
+        "digest": hashlib.sha256(b"probe").hexdigest(),
+        "path": "artifacts/probe.safetensors",
+        "explanation": "Logistic regression on max-pooled features.",
+    }
+    return pl.DataFrame(
+        [
+            shared | {"rows": "held_out", "auroc": 0.741, "brier": 0.19},
+            shared | {"rows": "fitted", "auroc": 0.88, "brier": 0.13},
+        ]
+    )
+
+
+def _quality(world: World) -> pl.DataFrame:
+    kept = world.quality >= np.quantile(world.quality, 0.05)
+    return pl.DataFrame(
+        {
+            "prompt_id": world.ids,
+            "quality": world.quality,
+            "kept": kept,
+            "reason": np.where(kept, "scored above the cut", "among the lowest-scored 5%").tolist(),
+        }
+    )
+
+
+def _batches(world: World, size: int = 16) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Arms that look like what the planners make, and what they leave out."""
+    usable = np.flatnonzero(~world.evaluation & (world.quality >= np.quantile(world.quality, 0.05)))
+    filtered = np.flatnonzero(~world.evaluation & (world.quality < np.quantile(world.quality, 0.05)))
+    noise = world.rng.normal(0, 1, world.n)
+    orders = {
+        "clustered": usable[np.lexsort((noise[usable], world.cluster[usable], np.round(world.score[usable] * 5)))],
+        "balanced": usable[np.argsort(world.score[usable] + 0.5 * noise[usable], kind="stable")],
+        "shuffle": world.rng.permutation(usable),
+        "easy_to_hard": usable[np.argsort(world.score[usable], kind="stable")],
+        "length_difficulty": usable[np.argsort(world.tokens[usable], kind="stable")],
+        "random_clusters": usable[np.lexsort((noise[usable], np.round(world.score[usable] * 5)))],
+    }
+    rows, left = [], []
+    for arm, order in orders.items():
+        n_full = len(order) // size * size
+        taken = order[:n_full]
+        rows.append(
+            pl.DataFrame(
+                {
+                    "manifest_id": [MANIFEST] * n_full,
+                    "arm": [arm] * n_full,
+                    "epoch": [0] * n_full,
+                    "step": np.arange(n_full) // size,
+                    "slot": np.arange(n_full) % size,
+                    "prompt_id": [world.ids[index] for index in taken],
+                    "cluster_id": world.cluster[taken],
+                    "difficulty": world.score[taken],
+                    "is_padding": [False] * n_full,
+                },
+                schema_overrides={"prompt_id": pl.String, "manifest_id": pl.String, "arm": pl.String, "epoch": pl.Int64, "is_padding": pl.Boolean},
+            )
+        )
+        for code, members in (("filtered", filtered), ("tail", order[n_full:])):
+            left += [(MANIFEST, arm, 0, world.ids[index], code, "Its quality is too low.") for index in members]
+    names = ["manifest_id", "arm", "epoch", "prompt_id", "reason_code", "reason"]
+    return pl.concat(rows), pl.DataFrame(left, schema=names, orient="row")
+
+
+def _metrics(manifest: pl.DataFrame) -> pl.DataFrame:
+    shares = manifest.group_by("manifest_id", "arm", "epoch", "step", "cluster_id").agg(pl.len().alias("n"))
+    portion = pl.col("n") / pl.col("n").sum()
+    clusters = shares.group_by("manifest_id", "arm", "epoch", "step").agg(
+        pl.len().alias("n_clusters"), (-(portion * portion.log()).sum()).alias("cluster_entropy")
+    )
+    difficulty = manifest.group_by("manifest_id", "arm", "epoch", "step").agg(
+        pl.len().alias("n_prompts"),
+        *(pl.col("difficulty").quantile(q / 100, "linear").alias(f"difficulty_p{q}") for q in (10, 50, 90)),
+    )
+    return (
+        clusters.join(difficulty, on=["manifest_id", "arm", "epoch", "step"])
+        .with_columns((0.45 - 0.08 * pl.col("cluster_entropy")).alias("feature_overlap"), mean_quality=pl.lit(0.4))
+        .sort("arm", "epoch", "step")
+    )
+
+
+def _exports(manifest: pl.DataFrame) -> pl.DataFrame:
+    rows = manifest.filter(pl.col("arm") == "clustered")
+    return pl.DataFrame(
+        [
+            {
+                "manifest_id": MANIFEST,
+                "trainer": trainer,
+                "arm": "clustered",
+                "path": f"exports/{KEY}/{MANIFEST[:12]}/{trainer}",
+                "n_rows": rows.height,
+                "n_steps": rows["step"].n_unique(),
+                "order_digest": hashlib.sha256(b"order").hexdigest(),
+                "digest": hashlib.sha256(trainer.encode()).hexdigest(),
+            }
+            for trainer in ("trl", "verl")
+        ]
+    )
+
+
+def _artifacts() -> pl.DataFrame:
+    made = [
+        ("sae", "layer-15", 19_000_000, "sae_weights"),
+        ("centroids", "clusters", 508_000, "clusters"),
+        ("probe", "logistic", 16_500, "quality_probe"),
+        ("export", "trl", 1_210_000, "trainer_exports"),
+        ("export", "verl", 460_000, "trainer_exports"),
+    ]
+    return pl.DataFrame(
+        [
+            {
+                "kind": kind,
+                "name": name,
+                "digest": hashlib.sha256(f"{kind}{name}".encode()).hexdigest(),
+                "path": f"artifacts/{kind}/{name}",
+                "n_bytes": n_bytes,
+                "made_by": asset,
+                "intact": True,
+            }
+            for kind, name, n_bytes, asset in made
+        ]
+    )

@@ -7,7 +7,8 @@ import dagster as dg
 import polars as pl
 
 from saerl_assets.assets.rooms import room
-from saerl_assets.report.figures import as_markdown, figure_artifacts
+from saerl_assets.report.exports import figure_artifacts
+from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.files import folder_digest, size_bytes
 

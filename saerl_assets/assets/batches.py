@@ -16,13 +16,8 @@ from saerl_assets.domain.batches import plan_manifest
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.spec import digest
 from saerl_assets.partitions import DATASET_VERSIONS
-from saerl_assets.report.figures import (
-    as_markdown,
-    figure_batch_manifest,
-    figure_batch_metrics,
-    figure_deferred_prompts,
-    figure_manifests,
-)
+from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metrics, figure_deferred_prompts
+from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
 
 
@@ -56,13 +51,13 @@ def plan(
         value=planned.manifest,
         metadata={
             "manifest_id": planned.manifest_id,
-            "figure": as_markdown(figure_batch_manifest(planned.manifest), "difficulty over steps"),
+            "figure": as_markdown(figure_batch_manifest(planned.manifest, spec.batches.planner), "difficulty over steps"),
         },
     )
     yield dg.MaterializeResult(
         asset_key="deferred_prompts",
         value=planned.deferred,
-        metadata={"figure": as_markdown(figure_deferred_prompts(planned.deferred), "deferred prompts by reason")},
+        metadata={"figure": as_markdown(figure_deferred_prompts(planned.deferred, spec.batches.planner), "deferred prompts by reason")},
     )
     inputs = candidates.sort("prompt_id").write_json()
     row = pl.DataFrame(
@@ -81,7 +76,7 @@ def plan(
     yield dg.MaterializeResult(
         asset_key="manifests",
         value=row,
-        metadata={"figure": as_markdown(figure_manifests(row), "the manifest's size")},
+        metadata={"manifest_id": planned.manifest_id},
     )
     home.catalog().set_current_manifest(spec.key, planned.manifest_id)
 
@@ -105,6 +100,6 @@ def batch_metrics(
             "mean_cluster_entropy": float(
                 measured.filter(pl.col("arm") == planner)["cluster_entropy"].mean() or 0.0  # type: ignore[arg-type]
             ),
-            "figure": as_markdown(figure_batch_metrics(measured, planner), "diversity over steps"),
+            "figure": as_markdown(figure_batch_metrics(measured, batch_manifest, planner), "diversity over steps"),
         },
     )

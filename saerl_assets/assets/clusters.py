@@ -12,10 +12,12 @@ import polars as pl
 from safetensors.numpy import save_file
 
 from saerl_assets.assets.rooms import outs
-from saerl_assets.domain.clusters import assignment_frame, describe_clusters, fit_clusters
+from saerl_assets.domain.cluster_descriptions import describe_clusters
+from saerl_assets.domain.clusters import assignment_frame, fit_clusters
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.partitions import DATASET_VERSIONS
-from saerl_assets.report.figures import as_markdown, figure_cluster_assignments, figure_clusters
+from saerl_assets.report.clusters import figure_cluster_assignments, figure_clusters
+from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
 
 

@@ -12,7 +12,8 @@ from saerl_assets.assets.rooms import outs
 from saerl_assets.domain.difficulty import score_difficulty
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.partitions import DATASET_VERSIONS
-from saerl_assets.report.figures import as_markdown, figure_difficulty_proxy, figure_difficulty_scores
+from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
+from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
 
 
@@ -36,12 +37,13 @@ def difficulty(
         value=result.metrics,
         metadata={"figure": as_markdown(figure_difficulty_proxy(result.metrics), "rank correlation by score")},
     )
-    wanted = labels.filter(pl.col("label") == spec.difficulty.label)
     yield dg.MaterializeResult(
         asset_key="difficulty_scores",
         value=result.scores,
         metadata={
             "score_in_use": result.scores["score_name"][0] if result.scores.height else "none",
-            "figure": as_markdown(figure_difficulty_scores(result.scores, wanted), "difficulty"),
+            "figure": as_markdown(figure_difficulty_scores(
+                    result.scores, prompts, labels, label_name=spec.difficulty.label
+                ), "difficulty"),
         },
     )

@@ -8,7 +8,8 @@ import dagster as dg
 import polars as pl
 
 from saerl_assets.assets.rooms import room
-from saerl_assets.report.figures import as_markdown, figure_trainer_exports
+from saerl_assets.report.exports import figure_trainer_exports
+from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.exports import export_arm
 from saerl_assets.resources.home import HomeResource
 

@@ -8,7 +8,8 @@ import polars as pl
 
 from saerl_assets.assets.rooms import room
 from saerl_assets.domain.labels import fold_labels
-from saerl_assets.report.figures import as_markdown, figure_labels
+from saerl_assets.report.prompts import figure_labels
+from saerl_assets.report.style import as_markdown
 
 
 @dg.asset(**room("data", "polars"))

@@ -13,7 +13,8 @@ from saerl_assets.assets.rooms import outs
 from saerl_assets.domain.labels import observations_from_file
 from saerl_assets.domain.prompts import check_rejected, take_prompts
 from saerl_assets.partitions import DATASET_VERSIONS
-from saerl_assets.report.figures import as_markdown, figure_label_observations, figure_prompts, figure_rejected_rows
+from saerl_assets.report.prompts import figure_label_observations, figure_prompts, figure_rejected_rows
+from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.progress import progress_lines
@@ -44,7 +45,7 @@ def intake(
     yield dg.MaterializeResult(
         asset_key="rejected_rows",
         value=taken.rejected,
-        metadata={"figure": as_markdown(figure_rejected_rows(taken.rejected), "rejected rows by reason")},
+        metadata={"figure": as_markdown(figure_rejected_rows(taken.rejected, n_rows=taken.counts["rows"]), "rejected rows by reason")},
     )
     check_rejected(taken, spec)
     yield dg.MaterializeResult(
@@ -52,27 +53,31 @@ def intake(
         value=taken.prompts,
         metadata={
             **taken.counts,
+            **taken.notes,
             "stripped_for_reading": taken.affixes,
-            "figure": as_markdown(figure_prompts(taken.prompts, taken.rejected), "tokens per prompt"),
+            "figure": as_markdown(figure_prompts(taken.prompts), "tokens per prompt"),
         },
     )
+    named = sorted(name for name, label in spec.labels.items() if label.source)
     files = [
         observations_from_file(
             read_source(version.sources[f"labels.{name}"]),
             name,
-            label,
             taken.prompts,
             spec=spec,
             file=version.sources[f"labels.{name}"].location,
             digest=version.sources[f"labels.{name}"].digest,
+            progress=progress_lines(context.log.info, name),
         )
-        for name, label in sorted(spec.labels.items())
-        if label.source
+        for name in named
     ]
     now = datetime.now(UTC).replace(tzinfo=None)
-    observed = pl.concat([taken.observations, *files]).with_columns(observed_at=pl.lit(now, pl.Datetime("us")))
+    observed = pl.concat([taken.observations, *(found.observations for found in files)]).with_columns(observed_at=pl.lit(now, pl.Datetime("us")))
     yield dg.MaterializeResult(
         asset_key="label_observations",
         value=observed,
-        metadata={"figure": as_markdown(figure_label_observations(observed), "observed values by label")},
+        metadata={
+            "label_files": {name: {**found.counts, **found.notes} for name, found in zip(named, files, strict=True)},
+            "figure": as_markdown(figure_label_observations(observed), "observed values by label"),
+        },
     )

@@ -12,9 +12,10 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from saerl_assets.assets.rooms import room
-from saerl_assets.domain.features import FeatureSet
-from saerl_assets.domain.quality import Probe, score_quality, train_probe
-from saerl_assets.report.figures import as_markdown, figure_quality_probe, figure_quality_scores
+from saerl_assets.domain.features import FeatureSet, Pooling
+from saerl_assets.domain.quality import Probe, ProbeResult, score_quality, train_probe
+from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
+from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
 
 WEIGHTS_FILE = "probe.safetensors"
@@ -48,7 +49,7 @@ def quality_probe(
         value=metrics,
         metadata={
             "explanation": "; ".join(metrics["explanation"].unique(maintain_order=True)),
-            "figure": as_markdown(figure_quality_probe(metrics), "probe accuracy"),
+            "figure": as_markdown(figure_quality_probe(metrics, min_auroc=spec.quality.min_auroc), "probe accuracy"),
         },
     )
 
@@ -63,7 +64,7 @@ def quality_scores(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per prompt: the predicted probability of a correct outcome, and whether the prompt is kept."""
     spec = home.version(context.partition_key).spec.quality
-    scores = score_quality(prompt_features, prompts, _probe(home, quality_probe, spec.pooling), quality_probe, spec)
+    scores = score_quality(prompt_features, prompts, _trained(home, quality_probe, spec.pooling), spec)
     return dg.MaterializeResult(
         value=scores,
         metadata={
@@ -73,10 +74,10 @@ def quality_scores(
     )
 
 
-def _probe(home: HomeResource, metrics: pl.DataFrame, pooling: str) -> Probe | None:
+def _trained(home: HomeResource, metrics: pl.DataFrame, pooling: Pooling) -> ProbeResult:
     """The probe that the metrics name, read back from its file."""
     digests = metrics["digest"].drop_nulls()
     if digests.is_empty():
-        return None
+        return ProbeResult(None, metrics)
     weights = load_file(home.artifacts().find("probe", digests[0]) / WEIGHTS_FILE)
-    return Probe(weights["coefficients"], float(weights["intercept"][0]), pooling)  # type: ignore[arg-type]
+    return ProbeResult(Probe(weights["coefficients"], float(weights["intercept"][0]), pooling), metrics)

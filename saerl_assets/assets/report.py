@@ -3,12 +3,66 @@
 Belongs here: gathering what the page shows. Does not belong here: the page.
 """
 
+import platform
+
 import dagster as dg
 import polars as pl
 
+import saerl_assets
 from saerl_assets.assets.rooms import room
-from saerl_assets.report.page import ReportInputs, render_report
+from saerl_assets.report.inputs import ReportInputs
+from saerl_assets.report.page import render_report
 from saerl_assets.report.style import as_markdown
 from saerl_assets.report.versions import figure_version_report
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.files import file_digest, write_atomically
+
+OF_A_VERSION = (
+    "versions",
+    "rejected_rows",
+    "labels",
+    "sae_weights",
+    "sae_health",
+    "feature_density",
+    "clusters",
+    "cluster_assignments",
+    "difficulty_scores",
+    "difficulty_proxy",
+    "quality_probe",
+    "quality_scores",
+    "artifacts",
+)
+OF_A_MANIFEST = ("batch_manifest", "batch_metrics", "deferred_prompts", "trainer_exports")
+PROMPT_COLUMNS = ("prompt_id", "position", "text", "topic", "split", "n_tokens", "n_rows")
+
+
+@dg.asset(**room("records", "html"), deps=["sae_health", "batch_metrics", "artifacts", "rejected_rows"])
+def version_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row per version: its HTML page, with everything that is known of it, readable without a network."""
+    version = home.version(context.partition_key)
+    warehouse = home.warehouse(context.log.warning)
+    inputs = ReportInputs(
+        prompts=warehouse.rows("prompts", PROMPT_COLUMNS, dataset_version=version.key),
+        generated_with=f"saerl-assets {saerl_assets.__version__}, Python {platform.python_version()}",
+        **{name: warehouse.rows(name, dataset_version=version.key) for name in OF_A_VERSION},
+        **{name: warehouse.rows(name, manifest_id=version.current_manifest_id or "") for name in OF_A_MANIFEST},
+    )
+    page = render_report(inputs).encode()
+    root = home.open()
+    path = root.reports / f"{version.key}.html"
+    write_atomically(path, page)
+    row = pl.DataFrame(
+        {
+            "manifest_id": version.current_manifest_id or "",
+            "path": root.relative(path),
+            "n_bytes": len(page),
+            "digest": file_digest(path),
+        }
+    )
+    return dg.MaterializeResult(
+        value=row,
+        metadata={
+            "page": dg.MetadataValue.path(path),
+            "figure": as_markdown(figure_version_report(inputs.stages), "what became of the rows"),
+        },
+    )

@@ -6,7 +6,8 @@ Belongs here: checking that what was registered is still what is there. Does not
 import dagster as dg
 
 from saerl_assets.assets.rooms import room
-from saerl_assets.report.figures import as_markdown, figure_versions
+from saerl_assets.report.style import as_markdown
+from saerl_assets.report.versions import figure_versions
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.progress import preview
 
@@ -20,12 +21,13 @@ def versions(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Materi
     """
     version = home.version(context.partition_key)
     home.catalog().verify_sources(version)
-    rows = home.warehouse(context.log.warning).rows("version_overview")
+    warehouse = home.warehouse(context.log.warning)
+    row = warehouse.rows("versions", dataset_version=version.key)
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": rows.height,
-            "preview": preview(rows),
-            "figure": as_markdown(figure_versions(rows), "prompts of every version"),
+            "dagster/row_count": row.height,
+            "preview": preview(row),
+            "figure": as_markdown(figure_versions(version.spec), "what the spec chose"),
             "spec_digest": version.digest,
             "sources": {name: vars(source) for name, source in version.sources.items()},
         }

@@ -4,16 +4,22 @@ Belongs here: which stages are due, executing them, what came out. Does not belo
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from saerl_assets.automation.reaper import process_tags, reap_dead_runs
 from saerl_assets.partitions import DATASET_VERSIONS
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+    from dagster._core.definitions.reconstruct import ReconstructableJob
 
 
 @dataclass(frozen=True)
@@ -48,39 +54,41 @@ def stages(
 ) -> list[Stage]:
     """Every asset of the version in the order of the graph.
 
-    One is due if it was not made since the version was registered, or if anything upstream of it was made later or is
-    due itself.
+    Assets that one step makes together are due together: if one of them was not made since the version was registered, or
+    if anything upstream of one of them was made later or is due itself.
     """
     graph = job.asset_layer.asset_graph
-    made: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
-    due: set[dg.AssetKey] = set()
-    found = []
+    ordered = graph.toposorted_asset_keys
     since = registered_at.timestamp()
-    for asset_key in graph.toposorted_asset_keys:
-        records = instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=[key], after_timestamp=since), limit=1
-        ).records
-        record = made[asset_key] = records[0] if records else None
-        parents = graph.get(asset_key).parent_keys
-        newest = max((made[parent].storage_id for parent in parents if made.get(parent)), default=0)  # type: ignore[union-attr]
-        if record is None or record.storage_id < newest or due & set(parents):
-            due.add(asset_key)
-        materialization = record.asset_materialization if record else None
-        found.append(
-            Stage(
-                asset=asset_key.path[-1],
-                made_at=record.timestamp if record else None,
-                run_id=record.run_id if record else "",
-                metadata={} if materialization is None else {k: v.value for k, v in materialization.metadata.items()},
-                is_due=asset_key in due,
-            )
-        )
-    return found
+    made: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
+    for asset_key in ordered:
+        wanted = dg.AssetRecordsFilter(asset_key=asset_key, asset_partitions=[key], after_timestamp=since)
+        records = instance.fetch_materializations(wanted, limit=1).records
+        made[asset_key] = records[0] if records else None
+
+    @cache
+    def is_due(together: frozenset[dg.AssetKey]) -> bool:
+        records = [made[member] for member in together]
+        if any(record is None for record in records):
+            return True
+        oldest = min(record.storage_id for record in records if record)
+        parents = {parent for member in together for parent in graph.get(member).parent_keys} - together
+        newer = any(record and record.storage_id > oldest for record in (made[parent] for parent in parents))
+        return newer or any(is_due(_made_with(graph, parent)) for parent in parents)
+
+    return [_stage(asset_key, made[asset_key], is_due=is_due(_made_with(graph, asset_key))) for asset_key in ordered]
+
+
+def made_together(job: dg.JobDefinition, assets: Iterable[str]) -> list[str]:
+    """The named assets and those that the same steps make."""
+    graph = job.asset_layer.asset_graph
+    keys = {member for asset in assets for member in _made_with(graph, dg.AssetKey(asset))}
+    return sorted(asset_key.path[-1] for asset_key in keys)
 
 
 def run_stages(
-    instance: dg.DagsterInstance, job: dg.ReconstructableJob, key: str, assets: list[str] | None
-) -> dg.JobExecutionResult:  # type: ignore[name-defined]
+    instance: dg.DagsterInstance, job: "ReconstructableJob", key: str, assets: list[str] | None
+) -> dg.JobExecutionResult:
     """Materialises `assets` of a version (all where None) in this process, dead runs ended first.
 
     The caller closes the result.
@@ -91,6 +99,23 @@ def run_stages(
         job,
         instance=instance,
         tags={PARTITION_NAME_TAG: key, **process_tags()},
+        run_config={"loggers": {"console": {}}},
         asset_selection=selection,
         raise_on_error=False,
+    )
+
+
+def _made_with(graph: "AssetGraph", asset_key: dg.AssetKey) -> frozenset[dg.AssetKey]:
+    """The assets that the step of this one makes."""
+    return frozenset(each for each in graph.get(asset_key).execution_set_entity_keys if isinstance(each, dg.AssetKey))
+
+
+def _stage(asset_key: dg.AssetKey, record: dg.EventLogRecord | None, *, is_due: bool) -> Stage:
+    materialization = record.asset_materialization if record else None
+    return Stage(
+        asset=asset_key.path[-1],
+        made_at=record.timestamp if record else None,
+        run_id=record.run_id if record else "",
+        metadata={} if materialization is None else {name: value.value for name, value in materialization.metadata.items()},
+        is_due=is_due,
     )

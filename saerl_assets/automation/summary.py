@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from saerl_assets.automation.jobs import reconstructable_job
-from saerl_assets.automation.runs import Stage, add_partition, open_instance, run_stages, stages
+from saerl_assets.automation.runs import Stage, add_partition, made_together, open_instance, run_stages, stages
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.console import cause_of
 from saerl_assets.resources.home import HomeResource
@@ -115,12 +115,12 @@ def run_version(
         if unknown:
             remedy = f"Assets: {', '.join(names)}."
             raise SaerlError("unknown_asset", f"There is no asset {unknown[0]!r}.", remedy=remedy)
-        wanted = list(only) if only else names if everything else [stage.asset for stage in now if stage.is_due]
+        wanted = made_together(definition, only) if only else names if everything else [stage.asset for stage in now if stage.is_due]
         seconds: dict[str, float] = {}
         failure = ""
         if wanted:
             with run_stages(instance, job, key, None if len(wanted) == len(names) else wanted) as result:
-                seconds, failure = _timings(result, definition), _first_failure(result)
+                seconds, failure = _timings(instance, result.run_id), _first_failure(result)
         state = _state(home, instance, definition, key, registered)
     return RunSummary(state, seconds, failure, _places(home, key, state))
 
@@ -194,17 +194,19 @@ def _checks(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str) -> li
     return found
 
 
-def _timings(result: dg.JobExecutionResult, job: dg.JobDefinition) -> dict[str, float]:
-    """Seconds of every asset that was made, those of a step shared by its assets told once, at the first of them."""
-    started: dict[str, float] = {}
+def _timings(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
+    """Seconds that every asset took: since its step began, or since the asset before it in the same step."""
     made: dict[str, float] = {}
     last: dict[str, float] = {}
-    for event in result.all_events:
-        if event.event_type_value == "STEP_START" and event.step_key:
-            started[event.step_key] = last[event.step_key] = event.timestamp
-        elif event.is_step_materialization and event.step_key and event.asset_key:
-            made[event.asset_key.path[-1]] = event.timestamp - last[event.step_key]
-            last[event.step_key] = event.timestamp
+    for entry in instance.all_logs(run_id):
+        event = entry.dagster_event
+        if event is None or event.step_key is None:
+            continue
+        if event.event_type_value == "STEP_START":
+            last[event.step_key] = entry.timestamp
+        elif event.is_step_materialization and event.asset_key:
+            made[event.asset_key.path[-1]] = entry.timestamp - last[event.step_key]
+            last[event.step_key] = entry.timestamp
     return made
 
 

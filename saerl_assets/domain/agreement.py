@@ -1,5 +1,4 @@
-"""How well a score agrees with a label: rank correlation, explained variance, area under the ROC curve, Brier
-score.
+"""How well a score agrees with a label: rank correlation, R2, area under the ROC curve, Brier score.
 
 Belongs here: the measures, each undefined (None) where its definition has no answer, and their means over
 folds. Does not belong here: what is scored, and verdicts.
@@ -25,8 +24,7 @@ MIN_ROWS_RANKED = 3
 
 
 def spearman(score: Doubles, label: Doubles) -> float | None:
-    """Spearman's rank correlation in [-1, 1], ties at their mean rank; None if either is constant or rows are
-    under 3."""
+    """Spearman's rank correlation, ties at their mean rank; None for under 3 rows or a constant side."""
     from scipy.stats import rankdata
 
     if len(score) < MIN_ROWS_RANKED or not (np.ptp(score) > 0 and np.ptp(label) > 0):
@@ -68,8 +66,7 @@ def brier(probability: Doubles, share: Doubles, weight: Doubles) -> float:
 
 
 def r_squared(prediction: Doubles, label: Doubles, base: Doubles) -> float | None:
-    """1 - squared error / squared error of `base`; 0 for a prediction no better than it, None if it makes no
-    error.
+    """1 - squared error / squared error of `base`; None if `base` makes no error.
 
     Args:
         prediction: float64 [n].
@@ -83,8 +80,7 @@ def r_squared(prediction: Doubles, label: Doubles, base: Doubles) -> float | Non
 def mean_over_folds(
     measure: Callable[[NDArray[np.int64]], float | None], folds: NDArray[np.int64]
 ) -> float | None:
-    """The measure within each fold, averaged by the folds' sizes over those where it is defined; None if
-    nowhere.
+    """The measure within each fold, averaged by size over the folds where it is defined; None if nowhere.
 
     Args:
         measure: Takes the row numbers of a fold.

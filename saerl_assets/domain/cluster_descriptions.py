@@ -34,15 +34,15 @@ freedom)."""
 
 CLUSTERS_SCHEMA = pl.Schema(
     {
-        "cluster_id": pl.UInt32,
-        "n_prompts": pl.UInt64,
-        "prompt_fraction": pl.Float64,
-        "mean_similarity": pl.Float64,
+        "cluster_id": pl.UInt32(),
+        "n_prompts": pl.UInt64(),
+        "prompt_fraction": pl.Float64(),
+        "mean_similarity": pl.Float64(),
         "top_features": pl.List(pl.UInt32),
         "top_words": pl.List(pl.String),
         "exemplars": pl.List(pl.String),
-        "top_topic": pl.String,
-        "top_topic_fraction": pl.Float64,
+        "top_topic": pl.String(),
+        "top_topic_fraction": pl.Float64(),
     }
 )
 
@@ -166,8 +166,7 @@ def _nearest(clustering: Clustering, k: int) -> list[NDArray[np.int64]]:
 def _top_topics(
     assignments: NDArray[np.int32], topics: pl.Series, k: int
 ) -> list[tuple[str | None, float | None]]:
-    """The most frequent topic of each cluster, first in the alphabet of equal ones, with its share of known
-    topics."""
+    """The most frequent topic of each cluster, by alphabet if equal, and its share of known topics."""
     found: list[tuple[str | None, float | None]] = [(None, None)] * k
     counts = (
         pl.DataFrame({"cluster": assignments, "topic": topics})

@@ -13,6 +13,8 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from saerl_assets.domain.features import require_finite
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -68,8 +70,8 @@ def choose_k(k: int | Literal["auto"], n_prompts: int) -> int:
     """The number of clusters to look for, never more than prompts.
 
     Args:
-        k: The number itself, or `auto`: the square root of half the number of prompts (Mardia, Kent and
-            Bibby, Multivariate Analysis, 1979, p. 365), between 2 and 1,000.
+        k: The number itself, or `auto`: the square root of half the number of prompts (a rule of thumb
+            of Mardia, Kent and Bibby, Multivariate Analysis, 1979), between 2 and 1,000.
         n_prompts: Number of prompts.
     """
     wanted = min(max(round((n_prompts / 2) ** 0.5), 2), 1000) if k == "auto" else k
@@ -77,13 +79,12 @@ def choose_k(k: int | Literal["auto"], n_prompts: int) -> int:
 
 
 def fit_clusters(matrix: FloatMatrix, spec: ClusterSpec, seed: int) -> Clustering:
-    """Spherical k-means (Dhillon and Modha, Machine Learning 42, 2001): k-means by cosine on rows of length
-    1.
+    """Groups prompts by spherical k-means: k-means by cosine on rows of length 1.
 
-    First centroids by greedy k-means++ (Arthur and Vassilvitskii, SODA 2007). A cluster that loses all of its
-    prompts starts anew at the prompt that is farthest from its centroid. Where fewer than k rows differ,
-    there are fewer clusters. A prompt without active features is like none; it goes to the largest cluster
-    with similarity 0.
+    The algorithm is Dhillon and Modha's (Machine Learning 42, 2001), with first centroids by greedy k-means++
+    (Arthur and Vassilvitskii, SODA 2007). A cluster that loses all of its prompts starts anew at the prompt
+    farthest from its centroid. Where fewer than k rows differ, there are fewer clusters. A prompt without
+    active features is like none; it goes to the largest cluster with similarity 0.
 
     Args:
         matrix: float32 [n_prompts, n_features], nothing negative.
@@ -91,29 +92,37 @@ def fit_clusters(matrix: FloatMatrix, spec: ClusterSpec, seed: int) -> Clusterin
         seed: Seed of the first centroids.
 
     Returns:
-        The clustering. It depends on the rows but not on their order, except that ties of size are numbered
-        by it.
+        The clustering. It depends on the rows, not on their order, which only numbers clusters of one size.
+
+    Raises:
+        SaerlError: `features_not_finite`.
     """
-    n_prompts, n_features = matrix.shape
-    k = choose_k(spec.k, n_prompts)
+    require_finite(matrix)
+    k = choose_k(spec.k, matrix.shape[0])
     weights = _feature_weights(matrix, spec.weighting)
+    if not matrix.data.any():
+        return _one_silent_cluster(matrix, weights)
     units = _unit_rows(matrix, spec.weighting, weights)
     order = _content_order(units)
     order = order[np.diff(units.indptr)[order] > 0]
-    if len(order) == 0:
-        return Clustering(
-            np.zeros(n_prompts, dtype=np.int32),
-            np.zeros(n_prompts),
-            np.zeros((min(k, 1), n_features), dtype=np.float32),
-            weights,
-            np.zeros(0),
-        )
     sample = units[order[: FIT_ROWS_PER_CLUSTER * k]]
     centroids = _first_centroids(sample[: SEED_ROWS_PER_CLUSTER * k], k, np.random.default_rng(seed))
     centroids, distances = _refine(sample, centroids)
     assignments, similarity = _assign(units, centroids)
     assignments, centroids = _number_by_size(assignments, centroids, np.diff(units.indptr) > 0)
     return Clustering(assignments, similarity, centroids, weights, distances)
+
+
+def _one_silent_cluster(matrix: FloatMatrix, weights: Floats) -> Clustering:
+    """All prompts together, where not one has an active feature."""
+    n_prompts, n_features = matrix.shape
+    return Clustering(
+        assignments=np.zeros(n_prompts, dtype=np.int32),
+        similarity=np.zeros(n_prompts),
+        centroids=np.zeros((min(n_prompts, 1), n_features), dtype=np.float32),
+        weights=weights,
+        distances=np.zeros(0),
+    )
 
 
 def assignment_frame(clustering: Clustering, prompt_ids: Sequence[str]) -> pl.DataFrame:
@@ -149,12 +158,12 @@ def _unit_rows(matrix: FloatMatrix, weighting: str, weights: Floats) -> FloatMat
     values = np.sqrt(matrix.data) if weighting == "sqrt" else matrix.data * weights[matrix.indices]
     units = sparse.csr_matrix((values, matrix.indices.copy(), matrix.indptr.copy()), shape=matrix.shape)
     units.eliminate_zeros()
-    return normalize(units, copy=False)
+    normalize(units, copy=False)
+    return units
 
 
 def _content_order(units: FloatMatrix) -> NDArray[np.int64]:
-    """An order of the rows that follows from what is in them only, and is as good as random: int64
-    [n_prompts]."""
+    """An order that follows from what is in the rows only, as good as random: int64 [n_prompts]."""
     directions = np.random.default_rng(0).standard_normal(units.shape[1])
     projections = np.asarray(units @ directions, dtype=np.float64)
     # Rows that differ have different projections; multiplying their bits by 2^64 / golden ratio scatters
@@ -175,12 +184,11 @@ def _first_centroids(units: FloatMatrix, k: int, rng: np.random.Generator) -> Fl
         best = int(np.argmin(distances.sum(axis=1)))
         chosen.append(int(candidates[best]))
         nearest = distances[best]
-    return units[chosen].toarray()
+    return np.asarray(units[chosen].toarray())
 
 
 def _distances(units: FloatMatrix, rows: Sequence[int] | NDArray[np.int64]) -> Doubles:
-    """Cosine distance of every row to some of them, exactly 0 to itself and its like: float64 [len(rows),
-    n]."""
+    """Cosine distance of all rows to some, exactly 0 to themselves: float64 [len(rows), n_prompts]."""
     cosines = units @ np.ascontiguousarray(units[rows].toarray().T)
     distances = 1 - cosines.T.astype(np.float64)
     return np.where(distances < SAME_DIRECTION, 0.0, distances)
@@ -216,8 +224,7 @@ def _assign(units: FloatMatrix, centroids: Floats) -> tuple[Labels, Doubles]:
 def _mean_directions(
     units: FloatMatrix, assignments: Labels, similarity: Doubles, centroids: Floats
 ) -> Floats:
-    """The direction of each cluster's summed rows; an empty cluster gets a row that is far from its
-    centroid."""
+    """The direction of each cluster's summed rows; an empty one gets a row far from its centroid."""
     k, n_features = centroids.shape
     sums = np.zeros((k, n_features))
     for start in range(0, units.shape[0], BLOCK_ROWS):
@@ -226,7 +233,7 @@ def _mean_directions(
         places = clusters.astype(np.int64) * n_features + block.indices
         np.add.at(sums.ravel(), places, block.data.astype(np.float64))
     lengths = np.sqrt((sums**2).sum(axis=1, keepdims=True))
-    directions = (sums / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
+    directions: Floats = (sums / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
     empty = np.flatnonzero(np.bincount(assignments, minlength=k) == 0)
     farthest = np.argsort(similarity, kind="stable")[: len(empty)]
     directions[empty] = units[farthest].toarray()

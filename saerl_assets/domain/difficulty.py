@@ -7,7 +7,7 @@ belong here: fitting (elastic_net) and the order that is made of it (batches).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -16,36 +16,40 @@ from saerl_assets.domain.agreement import MIN_ROWS_RANKED, mean_over_folds, r_sq
 from saerl_assets.domain.elastic_net import fit_elastic_net
 from saerl_assets.domain.features import finite_csr, prompt_activity, require_aligned
 from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, held_out_parts, outer_folds
-from saerl_assets.domain.linear_models import predict_held_out
+from saerl_assets.domain.linear_models import LinearModel, predict_held_out
 from saerl_assets.domain.supervision import Supervision, known_values, supervise, why_not_learnable
 from saerl_assets.domain.threads import one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from saerl_assets.domain.features import FeatureSet
+    from saerl_assets.domain.features import FeatureSet, FloatMatrix
     from saerl_assets.domain.spec import DifficultySpec
 
-    Doubles = NDArray[np.float64]
+    Doubles: TypeAlias = NDArray[np.float64]
 
-METRICS_SCHEMA = {
-    "score_name": pl.String,
-    "rows": pl.String,
-    "n_rows": pl.UInt64,
-    "spearman": pl.Float64,
-    "r2": pl.Float64,
-    "explanation": pl.String,
-}
+METRICS_SCHEMA = pl.Schema(
+    {
+        "score_name": pl.String,
+        "rows": pl.String,
+        "n_rows": pl.UInt64,
+        "spearman": pl.Float64,
+        "r2": pl.Float64,
+        "explanation": pl.String,
+    }
+)
 
-SCORES_SCHEMA = {
-    "prompt_id": pl.String,
-    "n_active_features": pl.UInt32,
-    "magnitude": pl.Float64,
-    "proxy": pl.Float64,
-    "difficulty": pl.Float64,
-    "score_name": pl.String,
-    "difficulty_rank": pl.Float64,
-}
+SCORES_SCHEMA = pl.Schema(
+    {
+        "prompt_id": pl.String,
+        "n_active_features": pl.UInt32,
+        "magnitude": pl.Float64,
+        "proxy": pl.Float64,
+        "difficulty": pl.Float64,
+        "score_name": pl.String,
+        "difficulty_rank": pl.Float64,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,7 @@ def score_difficulty(
 
 
 def _learn_proxy(features: FeatureSet, supervision: Supervision, spec: DifficultySpec, seed: int) -> _Proxy:
-    """ElasticNet on the labelled prompts, measured on held-out ones, then fitted to all and applied to every
-    prompt."""
+    """ElasticNet on the labelled prompts, measured on held-out ones, then applied to every prompt."""
     reason = why_not_learnable(supervision, section="difficulty", min_labels=spec.min_labels)
     if reason is not None:
         return _no_proxy(supervision, reason)
@@ -131,51 +134,63 @@ def _learn_proxy(features: FeatureSet, supervision: Supervision, spec: Difficult
     names = [features.prompt_ids[row] for row in supervision.rows]
     fractions = hash_fractions(names, seed=seed, purpose="difficulty inner fold")
     folds = outer_folds(names, seed=seed)
+
+    def fit(rows: NDArray[np.int64]) -> LinearModel:
+        return fit_elastic_net(known[rows], target[rows], fractions[rows])
+
     with one_thread():
-        model = fit_elastic_net(known, target, fractions)
+        model = fit(np.arange(len(target)))
         if not model.coefficients.any():
             return _no_proxy(
                 supervision,
                 f"The features do not predict label {spec.label!r} better than its mean: label more prompts.",
             )
-        held_out = predict_held_out(
-            lambda rows: fit_elastic_net(known[rows], target[rows], fractions[rows]), known, folds
-        ).predictions
-    base = np.full(len(target), target.mean())
-    for train, test in held_out_parts(folds):
-        base[test] = target[train].mean()
-    fitted = model.predict(known)
+        held_out = predict_held_out(fit, known, folds).predictions
     rank_correlation = mean_over_folds(lambda rows: spearman(held_out[rows], target[rows]), folds)
-    n_used = int(np.count_nonzero(model.coefficients))
     metrics = [
-        _metric(
-            "held_out",
-            len(target),
-            rank_correlation,
-            r_squared(held_out, target, base),
-            f"ElasticNet on SAE features, on prompts that it has not seen: mean over {N_OUTER_FOLDS} folds, its "
-            f"penalties chosen within each.{supervision.left_out}{_caution(rank_correlation)}",
-        ),
-        _metric(
-            "fitted",
-            len(target),
-            spearman(fitted, target),
-            r_squared(fitted, target, np.full(len(target), target.mean())),
-            f"The same on the prompts that it was fitted to, with {n_used:,} features: how far it overfits.",
-        ),
+        _held_out_metric(held_out, target, folds, rank_correlation, supervision.left_out),
+        _fitted_metric(model, known, target),
     ]
     return _Proxy(model.predict(matrix), rank_correlation, metrics)
 
 
-def _caution(rank_correlation: float | None) -> str:
-    if (rank_correlation or 0.0) > 0:
-        return ""
-    return ' It does not rank unseen prompts, so score = "auto" takes the magnitude: label more prompts.'
+def _held_out_metric(
+    predictions: Doubles,
+    target: Doubles,
+    folds: NDArray[np.int64],
+    rank_correlation: float | None,
+    left_out: str,
+) -> dict[str, object]:
+    base = np.full(len(target), target.mean())
+    for train, test in held_out_parts(folds):
+        base[test] = target[train].mean()
+    explanation = (
+        f"ElasticNet on SAE features, on prompts that it has not seen: mean over {N_OUTER_FOLDS} folds, "
+        f"its penalties chosen within each.{left_out}"
+    )
+    if not (rank_correlation or 0.0) > 0:
+        explanation += (
+            ' It does not rank unseen prompts, so score = "auto" takes the magnitude: label more prompts.'
+        )
+    r2 = r_squared(predictions, target, base)
+    return _metric("proxy", "held_out", len(target), rank_correlation, r2, explanation)
+
+
+def _fitted_metric(model: LinearModel, known: FloatMatrix, target: Doubles) -> dict[str, object]:
+    fitted = model.predict(known)
+    r2 = r_squared(fitted, target, np.full(len(target), target.mean()))
+    n_used = int(np.count_nonzero(model.coefficients))
+    explanation = (
+        f"The same on the prompts that it was fitted to, with {n_used:,} features: how far it overfits."
+    )
+    return _metric("proxy", "fitted", len(target), spearman(fitted, target), r2, explanation)
 
 
 def _no_proxy(supervision: Supervision, reason: str) -> _Proxy:
     consequence = " Where the proxy is asked for, the magnitude takes its place."
-    return _Proxy(None, None, [_metric("held_out", len(supervision.rows), None, None, reason + consequence)])
+    return _Proxy(
+        None, None, [_metric("proxy", "held_out", len(supervision.rows), None, None, reason + consequence)]
+    )
 
 
 def _score_in_use(
@@ -212,23 +227,27 @@ def _baseline(name: str, scores: Doubles, supervision: Supervision) -> dict[str,
         "magnitude": "Summed activation of the features",
         "length": "Number of tokens, the baseline that a proxy must beat",
     }[name]
-    n_rows = len(supervision.rows)
     value = spearman(scores[supervision.rows], supervision.values)
     if value is not None:
         explanation = f"{what}; nothing is learned, so every labelled training prompt is held out."
     else:
         explanation = (
-            f"{what}; not measured, for that takes {MIN_ROWS_RANKED} labelled training prompts whose labels and scores "
-            f"differ: add [labels.{supervision.label}] to the spec, or append outcomes."
+            f"{what}; not measured, for that takes {MIN_ROWS_RANKED} labelled training prompts whose labels "
+            f"and scores differ: add [labels.{supervision.label}] to the spec, or append outcomes."
         )
-    return {**_metric("held_out", n_rows, value, None, explanation), "score_name": name}
+    return _metric(name, "held_out", len(supervision.rows), value, None, explanation)
 
 
 def _metric(
-    rows: str, n_rows: int, rank_correlation: float | None, r2: float | None, explanation: str
+    score_name: str,
+    rows: str,
+    n_rows: int,
+    rank_correlation: float | None,
+    r2: float | None,
+    explanation: str,
 ) -> dict[str, object]:
     return {
-        "score_name": "proxy",
+        "score_name": score_name,
         "rows": rows,
         "n_rows": n_rows,
         "spearman": rank_correlation,

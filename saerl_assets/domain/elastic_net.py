@@ -1,5 +1,4 @@
-"""ElasticNet on sparse features: a linear regression that keeps few features and shares weight among similar
-ones.
+"""ElasticNet on sparse features: a regression that keeps few features and spreads weight over similar ones.
 
 Belongs here: the grid of penalties, the choice among them and the fit. Does not belong here: what it is
 fitted to (difficulty).
@@ -94,8 +93,7 @@ class _SquaredError:
 
 
 def _largest_covariance(matrix: FloatMatrix, target: NDArray[np.float64]) -> float:
-    """Of any feature of unit variance with the target, absolute and above 0; where the path of penalties
-    starts."""
+    """Of any feature of unit variance with the target, absolute and above 0: where penalties start."""
     scaled = fit_scaling(matrix).apply(matrix)
     covariance = scaled.T @ (target - target.mean()) / max(len(target), 1)
     return max(float(np.abs(covariance).max(initial=0.0)), float(np.finfo(np.float64).eps))

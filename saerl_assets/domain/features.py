@@ -1,5 +1,4 @@
-"""Sparse SAE features of prompts: the shape in which every consumer gets them, and how often each of them
-fires.
+"""Sparse SAE features of prompts: the shape in which they are handed on, and how often each fires.
 
 Belongs here: the `FeatureSet` that storage implements, blocks of rows, pooling over tokens, activity per
 prompt and density per feature. Does not belong here: computing features (models), keeping them (storage),
@@ -9,7 +8,7 @@ what is learned from them (clusters, difficulty, quality).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -31,16 +30,18 @@ FloatMatrix: TypeAlias = "sparse.csr_matrix[np.float32]"
 N_TOP_PROMPTS = 5
 """Prompts that are named for each feature."""
 
-DENSITY_SCHEMA = {
-    "feature_id": pl.UInt32,
-    "layer": pl.UInt32,
-    "latent": pl.UInt32,
-    "n_prompts": pl.UInt64,
-    "n_tokens": pl.UInt64,
-    "mean_activation": pl.Float64,
-    "max_activation": pl.Float64,
-    "top_prompts": pl.List(pl.String),
-}
+DENSITY_SCHEMA = pl.Schema(
+    {
+        "feature_id": pl.UInt32(),
+        "layer": pl.UInt32(),
+        "latent": pl.UInt32(),
+        "n_prompts": pl.UInt64(),
+        "n_tokens": pl.UInt64(),
+        "mean_activation": pl.Float64(),
+        "max_activation": pl.Float64(),
+        "top_prompts": pl.List(pl.String),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ class FeatureRows:
         return np.repeat(np.arange(len(self.prompt_ids)), np.diff(self.indptr))
 
 
+@runtime_checkable
 class FeatureSet(Protocol):
-    """The features of one dataset version, however many there are: never all of its lists in memory at
-    once."""
+    """The features of one dataset version; its lists are never in memory all at once."""
 
     @property
     def prompt_ids(self) -> list[str]:
@@ -116,20 +117,29 @@ def finite_csr(features: FeatureSet, pooling: Pooling) -> FloatMatrix:
     """The pooled matrix, float32 [n_prompts, n_features], proven to hold numbers.
 
     Raises:
-        SaerlError: `features_not_finite` naming the first prompt with an infinite or undefined value.
+        SaerlError: `features_not_finite`.
     """
     matrix = features.csr(pooling)
-    bad = np.flatnonzero(~np.isfinite(matrix.data))
-    if len(bad):
-        row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
-        raise SaerlError(
-            "features_not_finite",
-            f"Prompt {features.prompt_ids[row]} has a feature that is not a finite number, "
-            f"as have {len(bad)} entries in all.",
-            where="prompt_features",
-            remedy='Read the prompts again with reader.dtype = "float32".',
-        )
+    require_finite(matrix)
     return matrix
+
+
+def require_finite(matrix: FloatMatrix) -> None:
+    """Proves that every entry is a number.
+
+    Raises:
+        SaerlError: `features_not_finite` naming the first row with an infinite or undefined value.
+    """
+    bad = np.flatnonzero(~np.isfinite(matrix.data))
+    if len(bad) == 0:
+        return
+    row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
+    raise SaerlError(
+        "features_not_finite",
+        f"{len(bad):,} activations are no finite numbers, the first in row {row} of the prompts by id.",
+        where="prompt_features",
+        remedy='Read the prompts again with reader.dtype = "float32".',
+    )
 
 
 def require_aligned(features: FeatureSet, prompts: pl.DataFrame) -> None:
@@ -150,17 +160,19 @@ def prompt_activity(features: FeatureSet) -> tuple[NDArray[np.int64], NDArray[np
         int64 [n_prompts], features that are active anywhere in the prompt; float64 [n_prompts], their
         activation summed over the tokens.
     """
-    counts = [np.zeros(0, dtype=np.int64)]
-    magnitudes = [np.zeros(0)]
+    n_active = np.zeros(len(features.prompt_ids), dtype=np.int64)
+    magnitude = np.zeros(len(features.prompt_ids))
+    start = 0
     for rows in features.activations():
-        counts.append(np.diff(rows.indptr))
-        magnitudes.append(np.bincount(rows.rows(), weights=rows.total, minlength=len(rows.prompt_ids)))
-    return np.concatenate(counts), np.concatenate(magnitudes)
+        end = start + len(rows.prompt_ids)
+        n_active[start:end] = np.diff(rows.indptr)
+        magnitude[start:end] = np.bincount(rows.rows(), weights=rows.total, minlength=end - start)
+        start = end
+    return n_active, magnitude
 
 
 def feature_density(features: FeatureSet, layer_of: Sequence[tuple[int, int, int]]) -> pl.DataFrame:
-    """How often and how strongly each feature fires on the prompts, in memory bounded by one block and the
-    width.
+    """How often and how strongly each feature fires, in memory bounded by one block and the width.
 
     Args:
         features: The version's features.
@@ -205,16 +217,14 @@ def feature_density(features: FeatureSet, layer_of: Sequence[tuple[int, int, int
 
 
 class _Strongest:
-    """The rows with the largest values of every feature, kept while entries stream by in ascending row
-    order."""
+    """The rows with the largest values of each feature, kept while entries stream by in row order."""
 
     def __init__(self, n_features: int, n_kept: int) -> None:
         self.values = np.full((n_features, n_kept), -np.inf, dtype=np.float32)
         self.rows = np.full((n_features, n_kept), -1, dtype=np.int64)
 
     def add(self, features: NDArray[np.int32], values: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        """Takes in entries of rows that are later than all before them, so that on a tie the earlier one
-        stays."""
+        """Takes in entries of rows later than all before; of equal values the earlier row stays."""
         n_kept = self.values.shape[1]
         stronger = values > self.values[features, -1]
         touched = np.unique(features[stronger])

@@ -43,7 +43,7 @@ def hash_fractions(prompt_ids: Sequence[str], *, seed: int, purpose: str) -> NDA
     digests = b"".join(
         hashlib.blake2b(f"{salt}{name}".encode(), digest_size=8).digest() for name in prompt_ids
     )
-    return (np.frombuffer(digests, dtype="<u8") >> np.uint64(11)) * 2.0**-53
+    return (np.frombuffer(digests, dtype="<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def outer_folds(prompt_ids: Sequence[str], *, seed: int) -> NDArray[np.int64]:
@@ -73,8 +73,7 @@ def tuning_folds(fractions: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDA
 
 
 def held_out_parts(folds: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """For each fold that has rows and leaves some: the rows to learn from and the rows to measure on,
-    ascending."""
+    """For each fold that is neither empty nor everything: rows to learn from, rows to measure on."""
     for fold in np.unique(folds):
         held_out = folds == fold
         if not held_out.all():

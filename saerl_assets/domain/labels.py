@@ -68,7 +68,7 @@ class LabelFile:
     """`rows`, `observations`, `rows_without_prompt` (no such prompt in the version), `rows_without_value`,
     `rows_unusable` (no readable row or prompt) and `labels_unreadable`."""
     notes: dict[str, str] = field(default_factory=dict)
-    """The first place, with its reason, of each count that tells of something left out."""
+    """`first_<count>`: the first place, with its reason, for each count of what was left out."""
 
 
 def label_value(value: object) -> float | None:
@@ -141,7 +141,7 @@ def fold_labels(observations: pl.DataFrame) -> pl.DataFrame:
     the last bit of the mean.
     """
     return (
-        observations.unique(["label", "observation_id"], keep="first", maintain_order=True)
+        observations.unique(maintain_order=True)
         .sort("prompt_id", "label", "observation_id")
         .group_by("prompt_id", "label", maintain_order=True)
         .agg(
@@ -220,7 +220,7 @@ class _Matching:
 
     def _leave_out(self, what: str, row: SourceRow, reason: str) -> None:
         self.counts[what] += 1
-        self._notes.setdefault(what, f"{self._file}:{row.line}: {reason}")
+        self._notes.setdefault(f"first_{what}", f"{self._file}:{row.line}: {reason}")
 
     def _unmatched(self) -> SaerlError:
         found = ", ".join(f"{name} {number:,}" for name, number in self.counts.items() if number)

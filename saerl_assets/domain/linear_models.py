@@ -1,5 +1,4 @@
-"""Linear models on sparse features: their weights in the features' own units, their scaling, their held-out
-predictions.
+"""Linear models on sparse features: weights, scaling, choice of penalty, held-out predictions.
 
 Belongs here: what the ElasticNet and the logistic regression share. Does not belong here: how either is
 fitted (elastic_net, logistic_regression) and what is made of their predictions (difficulty, quality).
@@ -40,7 +39,7 @@ class LinearModel:
 
     def predict(self, matrix: FloatMatrix) -> NDArray[np.float64]:
         """Intercept plus weighted features, float64 [n], for float32 [n, n_features]."""
-        return np.asarray(matrix @ self.coefficients + self.intercept, dtype=np.float64)
+        return np.asarray(matrix @ self.coefficients, dtype=np.float64) + self.intercept
 
 
 Fit: TypeAlias = Callable[["NDArray[np.int64]"], LinearModel]
@@ -49,8 +48,7 @@ Fit: TypeAlias = Callable[["NDArray[np.int64]"], LinearModel]
 
 @dataclass(frozen=True)
 class Scaling:
-    """What brings every feature to variance 1 without filling the matrix: division, and the mean to be
-    subtracted."""
+    """What brings every feature to variance 1 without filling the matrix: a division and a mean."""
 
     inverse: NDArray[np.float64]
     """[n_features] 1 / standard deviation; 0 for a feature that cannot be learned from."""

@@ -108,9 +108,15 @@ def _path(
     base = np.clip(np.average(shares, weights=weight), 0.5 / len(shares), 1 - 0.5 / len(shares))
     point = np.append(np.zeros(matrix.shape[1]), np.log(base / (1 - base)))
     for inverse_penalty in inverse_penalties:
-        penalty = 1 / (inverse_penalty * weight.sum())
-        options = {"maxiter": MAX_STEPS, "gtol": GRADIENT_TOLERANCE}
-        point = minimize(objective, point, args=(penalty,), jac=True, method="L-BFGS-B", options=options).x
+        found = minimize(
+            objective,
+            point,
+            args=(1 / (inverse_penalty * weight.sum()),),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": MAX_STEPS, "gtol": GRADIENT_TOLERANCE},
+        )
+        point = np.asarray(found.x)
         weights, intercept = point[:-1], point[-1]
         yield LinearModel(
             weights * scaling.inverse, float(intercept - scaling.centre @ weights), inverse_penalty
@@ -118,8 +124,7 @@ def _path(
 
 
 class _Objective:
-    """Mean weighted cross-entropy plus penalty, and its gradient, over features that are centred without
-    being filled."""
+    """Mean weighted cross-entropy plus penalty, and its gradient; centres features without filling."""
 
     def __init__(
         self,

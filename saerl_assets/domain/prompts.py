@@ -67,7 +67,7 @@ class Intake:
     affixes: dict[str, str]
     """`prefix` and `suffix` that are left out for reading; empty where there is none."""
     notes: dict[str, str] = field(default_factory=dict)
-    """The first place, with its reason, of a count that tells of something left out."""
+    """`first_<count>`: the first place, with its reason, for a count of what was left out."""
     file: str = ""
     """The source."""
 
@@ -164,7 +164,7 @@ class _Assembly:
             "rejected": rejected.height,
             "observations": observations.height,
         }
-        notes = {"labels_unreadable": gathering.first_unreadable} if gathering.first_unreadable else {}
+        notes = {"first_labels_unreadable": gathering.first_unreadable} if gathering.first_unreadable else {}
         return Intake(prompts, rejected, observations, counts, vars(affixes), notes, gathering.file)
 
     def _counts(self, prompts: pl.DataFrame, readings: Readings) -> dict[str, int]:

@@ -1,5 +1,4 @@
-"""Quality: a probe that predicts the share of correct outcomes from features, and which prompts are dropped
-by it.
+"""Quality: a probe that predicts correct outcomes from features, and which prompts are dropped by it.
 
 Belongs here: training and measuring the probe, its scores, the filter and its reasons. Does not belong here:
 fitting (logistic_regression) and keeping the probe's weights (storage).
@@ -27,20 +26,24 @@ if TYPE_CHECKING:
     from saerl_assets.domain.features import FeatureSet
     from saerl_assets.domain.spec import QualitySpec
 
-METRICS_SCHEMA = {
-    "probe": pl.String,
-    "rows": pl.String,
-    "n_rows": pl.UInt64,
-    "base_rate": pl.Float64,
-    "auroc": pl.Float64,
-    "brier": pl.Float64,
-    "penalty": pl.Float64,
-    "digest": pl.String,
-    "path": pl.String,
-    "explanation": pl.String,
-}
+METRICS_SCHEMA = pl.Schema(
+    {
+        "probe": pl.String,
+        "rows": pl.String,
+        "n_rows": pl.UInt64,
+        "base_rate": pl.Float64,
+        "auroc": pl.Float64,
+        "brier": pl.Float64,
+        "penalty": pl.Float64,
+        "digest": pl.String,
+        "path": pl.String,
+        "explanation": pl.String,
+    }
+)
 
-SCORES_SCHEMA = {"prompt_id": pl.String, "quality": pl.Float64, "kept": pl.Boolean, "reason": pl.String}
+SCORES_SCHEMA = pl.Schema(
+    {"prompt_id": pl.String, "quality": pl.Float64, "kept": pl.Boolean, "reason": pl.String}
+)
 
 SET_APART = "set apart for evaluation; never in a manifest"
 
@@ -101,7 +104,7 @@ def train_probe(
     reason = reason or _why_not_shares(supervision)
     if reason is not None:
         explanation = f"{reason} Quality filters nothing."
-        metric = _metric("held_out", explanation, probe="none", n_rows=len(supervision.rows))
+        metric = _empty_metric("none", "held_out", len(supervision.rows), explanation)
         return ProbeResult(None, pl.DataFrame([metric], schema=METRICS_SCHEMA))
     known = finite_csr(features, spec.pooling)[supervision.rows]
     shares = supervision.values
@@ -116,30 +119,44 @@ def train_probe(
     with one_thread():
         held_out = predict_held_out(fit, known, folds)
         model = fit(np.arange(len(shares)))
-    probe = Probe(model.coefficients.astype(np.float32), model.intercept, spec.pooling)
-    area = mean_over_folds(lambda rows: auroc(held_out.predictions[rows], shares[rows], weight[rows]), folds)
-    fitted = model.predict(known)
-    figures = {"n_rows": len(shares), "base_rate": float(np.average(shares, weights=weight))}
+    outcomes = _Outcomes(shares, weight)
+    area = mean_over_folds(lambda rows: outcomes.take(rows).auroc(held_out.predictions[rows]), folds)
+    explanation = (
+        f"Logistic regression on SAE features, on prompts that it has not seen: mean over {N_OUTER_FOLDS} "
+        f"folds, its penalty chosen within each.{supervision.left_out}{_caution(area, spec)}"
+    )
+    overfit = "The same on the prompts that it was fitted to: how far it overfits."
+    fitted, penalty = model.predict(known), float(np.median(held_out.penalties))
     metrics = [
-        _metric(
-            "held_out",
-            f"Logistic regression on SAE features, on prompts that it has not seen: mean over {N_OUTER_FOLDS} folds, "
-            f"its penalty chosen within each.{supervision.left_out}{_caution(area, spec)}",
-            auroc=area,
-            brier=brier(logistic(held_out.predictions), shares, weight),
-            penalty=float(np.median(held_out.penalties)),
-            **figures,
-        ),
-        _metric(
-            "fitted",
-            "The same on the prompts that it was fitted to: how far it overfits.",
-            auroc=auroc(fitted, shares, weight),
-            brier=brier(logistic(fitted), shares, weight),
-            penalty=model.penalty,
-            **figures,
-        ),
+        outcomes.metric("held_out", held_out.predictions, area, penalty, explanation),
+        outcomes.metric("fitted", fitted, outcomes.auroc(fitted), model.penalty, overfit),
     ]
+    probe = Probe(model.coefficients.astype(np.float32), model.intercept, spec.pooling)
     return ProbeResult(probe, pl.DataFrame(metrics, schema=METRICS_SCHEMA))
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """What a probe is measured against: float64 [n] shares of correct outcomes and their weights."""
+
+    shares: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.int64]) -> _Outcomes:
+        return _Outcomes(self.shares[rows], self.weight[rows])
+
+    def auroc(self, logits: NDArray[np.float64]) -> float | None:
+        return auroc(logits, self.shares, self.weight)
+
+    def metric(
+        self, rows: str, logits: NDArray[np.float64], area: float | None, penalty: float, explanation: str
+    ) -> dict[str, object]:
+        return _empty_metric("logistic", rows, len(self.shares), explanation) | {
+            "base_rate": float(np.average(self.shares, weights=self.weight)),
+            "auroc": area,
+            "brier": brier(logistic(logits), self.shares, self.weight),
+            "penalty": penalty,
+        }
 
 
 def score_quality(
@@ -187,8 +204,7 @@ def score_quality(
 
 
 def _how_many(ascending: NDArray[np.float64], spec: QualitySpec) -> tuple[int, str, str]:
-    """How many of the lowest scores the filter asks to drop, the reason for these and the one for the
-    others."""
+    """How many of the lowest scores to drop, the reason for these, the reason for the others."""
     if spec.filter == "threshold":
         wanted = int(np.searchsorted(ascending, spec.threshold, side="left"))
         return (
@@ -209,7 +225,9 @@ def _probabilities(features: FeatureSet, probe: Probe | None) -> NDArray[np.floa
     if probe is None:
         return None
     matrix = finite_csr(features, probe.pooling)
-    return logistic(matrix @ probe.coefficients.astype(np.float64) + probe.intercept)
+    return logistic(
+        LinearModel(probe.coefficients.astype(np.float64), probe.intercept, np.nan).predict(matrix)
+    )
 
 
 def _why_idle(result: ProbeResult, spec: QualitySpec) -> str | None:
@@ -221,7 +239,10 @@ def _why_idle(result: ProbeResult, spec: QualitySpec) -> str | None:
     area = result.held_out_auroc
     if area is None or area < spec.min_auroc:
         found = "undefined" if area is None else f"{area:.3f}"
-        return f"the probe's held-out AUROC is {found}, under quality.min_auroc = {spec.min_auroc:g}: nothing is dropped"
+        return (
+            f"the probe's held-out AUROC is {found}, under quality.min_auroc = {spec.min_auroc:g}: "
+            "nothing is dropped"
+        )
     return None
 
 
@@ -236,14 +257,12 @@ def _why_not_shares(supervision: Supervision) -> str | None:
     if lowest >= 0 and highest <= 1:
         return None
     return (
-        f"Label {supervision.label!r} runs from {lowest:g} to {highest:g}, but quality.label takes shares of correct "
-        "outcomes from 0 to 1: name another label, or divide its values."
+        f"Label {supervision.label!r} runs from {lowest:g} to {highest:g}, but quality.label takes shares of "
+        "correct outcomes from 0 to 1: name another label, or divide its values."
     )
 
 
-def _metric(
-    rows: str, explanation: str, *, probe: str = "logistic", **figures: float | None
-) -> dict[str, object]:
-    """A row of the table, null where no figure is given."""
+def _empty_metric(probe: str, rows: str, n_rows: int, explanation: str) -> dict[str, object]:
+    """A row of the table without figures."""
     row: dict[str, object] = dict.fromkeys(METRICS_SCHEMA)
-    return row | figures | {"probe": probe, "rows": rows, "explanation": explanation}
+    return row | {"probe": probe, "rows": rows, "n_rows": n_rows, "explanation": explanation}

@@ -39,8 +39,9 @@ class DataSpec(Section):
     """
 
     source: str
-    """`path:FILE` (JSONL, Parquet or CSV), `hf:org/name@revision` (a Hugging Face dataset; add `#split` for another split
-    than train) or `gym:FILE` (reasoning-gym tasks listed in a TOML file). A relative path starts at the spec's folder."""
+    """`path:FILE` (JSONL, Parquet or CSV), `hf:org/name@revision` (a Hugging Face dataset, or a folder with one;
+    add `#split` for another split than train, `#configuration/split` where it has several configurations) or `gym:FILE`
+    (reasoning-gym tasks listed in a TOML file). A relative path starts at the spec's folder."""
     prompt: str = "prompt"
     """The field that holds the prompt: a string, or a list of chat messages with `role` and `content`."""
     response: str | None = None

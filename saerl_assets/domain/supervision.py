@@ -87,30 +87,25 @@ def why_not_learnable(supervision: Supervision, *, section: str, min_labels: int
         section: Section of the spec that asks for the label, such as `quality`.
         min_labels: Fewest labelled prompts to learn from.
     """
-    label, n_labels = supervision.label, len(supervision.rows)
-    if n_labels == 0:
-        remedy = (
-            "label prompts of the training split"
-            if supervision.left_out
-            else f"add [labels.{label}] to the spec, or append outcomes"
-        )
-        return f"No label {label!r} to learn from: {remedy}.{supervision.left_out}"
-    if n_labels < min_labels:
-        return (
-            f"Only {_count(n_labels, 'training prompt')} with label {label!r}, fewer than {section}.min_labels = "
-            f"{min_labels}: label more prompts, or lower that setting.{supervision.left_out}"
-        )
-    if np.ptp(supervision.values) == 0:
-        return (
-            f"Label {label!r} is {supervision.values[0]:g} for all of its {_count(n_labels, 'training prompt')}, so "
-            f"there is nothing to tell apart: supply values that differ.{supervision.left_out}"
-        )
-    return None
+    label, prompts = supervision.label, _count(len(supervision.rows), "training prompt")
+    if len(supervision.rows) == 0:
+        problem = f"No label {label!r} to learn from"
+        remedy = f"add [labels.{label}] to the spec, or append outcomes"
+        if supervision.left_out:
+            remedy = "label prompts of the training split"
+    elif len(supervision.rows) < min_labels:
+        problem = f"Only {prompts} with label {label!r}, fewer than {section}.min_labels = {min_labels}"
+        remedy = "label more prompts, or lower that setting"
+    elif np.ptp(supervision.values) == 0:
+        problem = f"Label {label!r} is {supervision.values[0]:g} for all of its {prompts}"
+        remedy = "supply values that differ"
+    else:
+        return None
+    return f"{problem}: {remedy}.{supervision.left_out}"
 
 
 def _placed(prompts: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    """The labels of prompts that are there, with the prompt's row number and split, in the order of the
-    prompts."""
+    """The labels of prompts that are there, with row number and split, in the order of the prompts."""
     places = prompts.select("prompt_id", "split").with_row_index("row")
     return labels.join(places, on="prompt_id", how="inner").sort("row")
 

@@ -106,6 +106,7 @@ class Reader:
         """
         from transformers import AutoConfig, AutoModel
 
+        _quieten()
         folder, _ = _converted(files)
         try:
             config = AutoConfig.from_pretrained(folder)
@@ -190,9 +191,8 @@ def _converted(files: ModelFiles) -> tuple[Path, str | None]:
     target = files.folder / f".{files.gguf_file}.safetensors"
     if not (target / "config.json").exists():
         from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
 
-        logging.disable_progress_bar()
+        _quieten()
         try:
             model = AutoModel.from_pretrained(files.folder, gguf_file=files.gguf_file, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf_file)
@@ -200,6 +200,8 @@ def _converted(files: ModelFiles) -> tuple[Path, str | None]:
             remedy = "Download the model again; its file cannot be read."
             place = str(files.folder / files.gguf_file)
             raise SaerlError("model_corrupt", f"{error}", where=place, remedy=remedy) from error
+        # The weights are plain floats now, but transformers still calls the model quantized and refuses to save it.
+        model.__dict__.pop("hf_quantizer", None)
         model.config.__dict__.pop("quantization_config", None)
         folder = Path(tempfile.mkdtemp(dir=files.folder))
         model.save_pretrained(folder)
@@ -207,6 +209,14 @@ def _converted(files: ModelFiles) -> tuple[Path, str | None]:
         shutil.rmtree(target, ignore_errors=True)
         folder.replace(target)
     return target, None
+
+
+def _quieten() -> None:
+    """Leaves progress to us, and does not report the blocks that are left out on purpose."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def config_of(files: ModelFiles) -> Mapping[str, int]:

@@ -105,7 +105,8 @@ def number(value: float | None, said: str = "", *, share: float | None = None) -
         said: How it is said.
         share: Between 0 and 1, drawn as a bar.
     """
-    return Cell(said, order=value if value is not None else float("-inf"), share=share)
+    # nine digits: sums in another order of rows differ in the last ones, and the page must not
+    return Cell(said, order=float("-inf") if value is None else float(f"{value:.9g}"), share=share)
 
 
 def columns(*names: str | Column) -> tuple[Column, ...]:

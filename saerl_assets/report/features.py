@@ -81,7 +81,7 @@ def figure_prompt_states(states: pl.DataFrame, prompts: pl.DataFrame) -> bytes:
     Returns:
         PNG bytes.
     """
-    states = states.drop_nulls("mean")
+    states = states.drop_nulls("mean").sort("text_id")
     if states.is_empty():
         return message(
             "No hidden states", "Materialise prompt_states: it keeps the mean hidden state of each prompt."

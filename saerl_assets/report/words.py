@@ -26,10 +26,13 @@ def count(number: float, noun: str = "", plural: str = "") -> str:
 def share(fraction: float) -> str:
     """A fraction as a percentage that never rounds something to nothing: '9%', '0.4%', 'under 0.1%', '0%'."""
     percent = 100.0 * fraction
-    if percent == 0.0 or percent >= 10.0 or round(percent, 1) == round(percent):
-        said = f"{percent:.0f}%"
-        return "over 99.9%" if said == "100%" and fraction < 1.0 else said
-    return "under 0.1%" if percent < 0.05 else f"{percent:.1f}%"
+    if 0.0 < percent < 0.05:
+        return "under 0.1%"
+    if 99.5 <= percent < 100.0:
+        return "over 99%"
+    if percent >= 10.0:
+        return f"{percent:.0f}%"
+    return f"{percent:.1f}".removesuffix(".0") + "%"
 
 
 def figure(value: float | None) -> str:

@@ -41,7 +41,8 @@ class _Worthwhile(logging.Filter):
         meta: dict[str, Any] = getattr(record, "dagster_meta", {}) or {}
         event = meta.get("dagster_event")
         if event is None:
-            return record.levelno >= logging.INFO
+            # That stages after a failed one are not executed goes without saying.
+            return record.levelno >= logging.INFO and "Not executing." not in record.getMessage()
         if "blocked" in (event.message or ""):
             return True
         return event.event_type_value in {"STEP_START", "STEP_SUCCESS", "STEP_FAILURE"}

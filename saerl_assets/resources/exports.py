@@ -11,7 +11,8 @@ from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.catalog import Version
 from saerl_assets.storage.files import folder_digest
-from saerl_assets.trainers.export import ExportRequest, write_export
+from saerl_assets.trainers.export import write_export
+from saerl_assets.trainers.formats import ExportRequest
 
 
 def export_arm(

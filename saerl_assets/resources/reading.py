@@ -127,10 +127,13 @@ class Reading:
         from saerl_assets.models.activations import sink_threshold
         from saerl_assets.models.sae_training import train_sae
 
-        blocks = self._activations(layer, self._training_shards(shards), progress(f"layer {layer} activations"))
+        wanted = self._training_shards(shards)
+        # Those held out are read along, so that measuring the SAE's health needs no pass of its own.
+        read = self._activations(layer, [*wanted, *self._held_out(shards)], progress(f"layer {layer} activations"))
+        blocks = read[: len(wanted)]
         threshold = sink_threshold(blocks, self._spec.reader.sink_multiple)
         kept = torch.cat([block[block.float().norm(dim=-1) <= threshold] for block in blocks])
-        del blocks
+        del read, blocks
         folder = self._work / "training" / recipe[:32]
         folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()

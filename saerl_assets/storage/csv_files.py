@@ -62,9 +62,15 @@ def _header(path: Path, reader: Any) -> list[str]:  # noqa: ANN401 - the csv mod
         ) from error
     names = [cell.strip() or f"column_{place}" for place, cell in enumerate(cells)]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not names:
-        problem = f"The header names {', '.join(twice)} twice." if twice else "There is no header."
-        remedy = "Give every column a name of its own in the first line."
+    problem = ""
+    if not names:
+        problem = "There is no header."
+    elif any(map(_is_undecoded, names)):
+        problem = "The header is not UTF-8."
+    elif twice:
+        problem = f"The header names {', '.join(twice)} twice."
+    if problem:
+        remedy = "Give every column a name of its own in the first line, and save the file as UTF-8."
         raise SaerlError("source_broken", problem, where=f"{path}:1", remedy=remedy)
     return names
 
@@ -97,9 +103,14 @@ def _problem(cells: list[str], header: list[str], line: int) -> tuple[str, str] 
         counts = f"{len(cells)} cells where the header has {len(header)}"
         return "broken_csv", f"Line {line} has {counts}. Put quotes around cells that hold commas."
     for name, cell in zip(header, cells, strict=True):
-        if not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell):
+        if _is_undecoded(cell):
             return "not_utf8", f"The cell {name} of line {line} is not UTF-8. Save the file as UTF-8."
     return None
+
+
+def _is_undecoded(cell: str) -> bool:
+    """Whether a cell holds bytes that are not UTF-8, as `surrogateescape` shows them."""
+    return not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell)
 
 
 def _converters(path: Path) -> list[Converter]:

@@ -232,8 +232,7 @@ def _read_record(folder: Path) -> ExportRecord:
 
 
 def _refuse_to_overwrite(target: Path, form: TrainerFormat) -> None:
-    """Only an export for the same trainer may be replaced: a folder with anything else in it is somebody's
-    work."""
+    """Only an export for the same trainer may be replaced; anything else is somebody's work."""
     if not target.exists():
         return
     found = {path.name for path in target.iterdir()} if target.is_dir() else {target.name}

@@ -60,6 +60,7 @@ def grpo_settings(
 
 
 def _write(request: ExportRequest, folder: Path) -> None:
+    """Prompts are strings if all of them were; else all are chats, for TRL looks at the first one only."""
     import pyarrow as pa
 
     text, integer = pa.string(), pa.int64()
@@ -107,8 +108,10 @@ FORMAT = TrainerFormat(
 _README = """\
 # {key}, arm {arm}, for TRL's GRPOTrainer
 
-Manifest `{manifest_id}`. Rows are in training order, {size} prompts to a batch; row r belongs to batch r //
-{size}. Written for TRL 1.16.
+Manifest `{manifest_id}`.
+
+Rows are in training order, {size} prompts to a batch: row r belongs to batch r // {size}. Written for TRL
+1.16.
 
 ```python
 import json

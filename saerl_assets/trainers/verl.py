@@ -122,9 +122,10 @@ FORMAT = TrainerFormat(
 _README = """\
 # {key}, arm {arm}, for verl
 
-Manifest `{manifest_id}`. Rows are in training order, {size} prompts to a batch; row r, which is also
-`extra_info.index`, belongs to batch r // {size}. Written for verl 0.8 and 0.9, for GRPO as well as PPO
-(`algorithm.adv_estimator=gae`).
+Manifest `{manifest_id}`.
+
+Rows are in training order, {size} prompts to a batch: row r, which is also `extra_info.index`, belongs to
+batch r // {size}. Written for verl 0.8 and 0.9, for GRPO as well as PPO (`algorithm.adv_estimator=gae`).
 
 ```bash
 EXPORT=path/to/this/folder

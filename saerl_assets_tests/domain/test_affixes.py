@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saerl_assets.domain.affixes import AUTO, AffixFinder, Affixes, CommonSuffix
+from saerl_assets.domain.affixes import AUTO, Affixes, AffixFinder, CommonSuffix
 
 INSTRUCTION = " Let's think step by step."
 WORDS = st.lists(st.sampled_from(["a", "bb", "step", "by", "think"]), min_size=1, max_size=6).map(" ".join)
@@ -27,6 +25,7 @@ def test_the_longest_common_suffix_is_found() -> None:
 
 def test_it_starts_at_a_word_boundary() -> None:
     assert suffix_of("cats think step by step", "rats think step by step") == " think step by step"
+    assert suffix_of("think step by step", "rethink step by step") == " step by step"
     assert suffix_of("one.\nthink step by step", "two. think step by step") == "think step by step"
     assert suffix_of("one.think step by step", "two.think step by step") == " step by step"
 
@@ -48,7 +47,11 @@ def test_it_is_left_alone_where_it_may_be_chance_or_the_whole_prompt(texts: tupl
 @given(st.lists(WORDS, min_size=2, max_size=6), st.sampled_from(["", INSTRUCTION, " by step by step by"]))
 def test_one_pass_finds_what_comparing_all_texts_finds(stems: list[str], end: str) -> None:
     texts = [stem + end for stem in stems]
-    whole = os.path.commonprefix([text[::-1] for text in texts])[::-1]
+    whole = next(
+        texts[0][start:]
+        for start in range(len(texts[0]) + 1)
+        if all(t.endswith(texts[0][start:]) for t in texts)
+    )
     found = suffix_of(*texts)
     assert whole.endswith(found)
     for text in texts:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saerl_assets.domain.arms import Members, order_arm, unlock_step
@@ -98,6 +98,7 @@ def test_stages_unlock_on_time() -> None:
     assert unlock_step(3, 0.5, 10) == 15
 
 
+@settings(deadline=None)
 @given(
     clusters=st.lists(st.integers(0, 3), min_size=8, max_size=90),
     size=st.integers(1, 8),

@@ -98,8 +98,8 @@ def test_rows_of_a_label_file_find_their_prompts() -> None:
         "rows_unusable": 2,
         "labels_unreadable": 1,
     }
-    assert found.notes["rows_without_prompt"] == "labels.jsonl:4: The version has no prompt 'c'."
-    assert found.notes["rows_unusable"].startswith("labels.jsonl:7:")
+    assert found.notes["first_rows_without_prompt"] == "labels.jsonl:4: The version has no prompt 'c'."
+    assert found.notes["first_rows_unusable"].startswith("labels.jsonl:7:")
 
 
 def test_reading_a_file_again_adds_nothing_and_another_file_does() -> None:
@@ -112,7 +112,10 @@ def test_reading_a_file_again_adds_nothing_and_another_file_does() -> None:
     )
     assert once.observations.equals(again.observations)
     assert not set(once.observations["observation_id"]) & set(other.observations["observation_id"])
-    both = fold_labels(pl.concat([once.observations, again.observations]))
+    taken_up = [
+        found.observations.with_columns(observed_at=pl.lit(day)) for day, found in enumerate((once, again))
+    ]
+    both = fold_labels(pl.concat(taken_up))
     assert both.row(0, named=True)["n_observations"] == 2
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saerl_assets.domain.planners import Task, apportion, draw_balanced, draw_clustered, exchange
@@ -33,6 +33,7 @@ def cut(order: IntArray, size: int) -> list[list[int]]:
 # --- the exchange
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1))
 def test_exchange_loses_and_doubles_nothing(n_batches: int, size: int, fraction: float) -> None:
     batches = np.arange(n_batches * size).reshape(n_batches, size)
@@ -83,6 +84,7 @@ def test_more_mixing_never_means_fewer_sources() -> None:
 # --- clustered
 
 
+@settings(deadline=None)
 @given(CLUSTERS, st.integers(1, 9))
 def test_unmixed_clustered_batches_hold_one_cluster_but_for_at_most_k(clusters: list[int], size: int) -> None:
     task = task_of(clusters, batch_size=size, mix_fraction=0.0)
@@ -95,6 +97,7 @@ def test_unmixed_clustered_batches_hold_one_cluster_but_for_at_most_k(clusters: 
     assert len(cut(order, size)) - len(mixed) >= whole
 
 
+@settings(deadline=None)
 @given(CLUSTERS, st.integers(1, 9))
 def test_clustered_keeps_the_sequence_inside_each_cluster(clusters: list[int], size: int) -> None:
     task = task_of(clusters, batch_size=size, mix_fraction=0.0)
@@ -143,6 +146,7 @@ def test_asked_for_some_steps_clustered_makes_whole_batches_of_one_cluster() -> 
 # --- balanced
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(6, 40))
 def test_slots_are_apportioned_by_largest_remainder(left: list[int], n_slots: int) -> None:
     shares = apportion(n_slots, left)
@@ -158,6 +162,7 @@ def test_a_cluster_smaller_than_its_share_still_gets_a_slot() -> None:
     assert apportion(8, [3, 2, 1]) == [3, 2, 1]
 
 
+@settings(deadline=None)
 @given(CLUSTERS, st.integers(1, 9), st.integers(1, 4))
 def test_balanced_takes_every_prompt_once_in_sequence(clusters: list[int], size: int, wanted: int) -> None:
     task = task_of(clusters, planner="balanced", batch_size=size, clusters_per_batch=wanted)
@@ -168,6 +173,7 @@ def test_balanced_takes_every_prompt_once_in_sequence(clusters: list[int], size:
         assert own == sorted(own)
 
 
+@settings(deadline=None)
 @given(CLUSTERS, st.integers(1, 9), st.integers(1, 4))
 def test_balanced_follows_what_is_left(clusters: list[int], size: int, wanted: int) -> None:
     """Replays the batches: each takes the clusters with the largest share left, in proportion to what is left

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 import polars as pl
@@ -54,14 +54,20 @@ def spec(**sections: object) -> VersionSpec:
     return VersionSpec.model_validate({"key": "x-v1", "data": data, **sections})
 
 
-def rows(*values: dict[str, object] | None) -> Iterator[SourceRow]:
+def rows(*values: Mapping[str, object] | None) -> Iterator[SourceRow]:
     for position, value in enumerate(values):
         problem = None if value is not None else ("broken_json", "Line is not JSON.")
-        yield SourceRow(position, position + 1, value, problem, "" if value is not None else "{oops")
+        yield SourceRow(
+            position,
+            position + 1,
+            None if value is None else dict(value),
+            problem,
+            "{oops" if problem else "",
+        )
 
 
 def take(
-    version: VersionSpec, *values: dict[str, object] | None, tokenise: WordTokeniser | None = None
+    version: VersionSpec, *values: Mapping[str, object] | None, tokenise: WordTokeniser | None = None
 ) -> Intake:
     return take_prompts(rows(*values), version, tokenise or WordTokeniser(), file="x.jsonl")
 
@@ -139,7 +145,7 @@ ROWS = st.lists(
 )
 
 
-def property_spec(values: Sequence[dict[str, object] | None]) -> VersionSpec:
+def property_spec(values: Sequence[Mapping[str, object] | None]) -> VersionSpec:
     """Maps the fields that the rows have: one that no row has is an error of its own."""
     found = {name for value in values if value for name in value}
     data = {"answer": "answer"} if "answer" in found else {}
@@ -260,7 +266,7 @@ def test_an_unreadable_label_costs_the_observation_and_not_the_row() -> None:
     assert intake.prompts.height == 10
     assert sorted(intake.observations["value"]) == [0.0, 0.25, 0.5, 1.0]
     assert intake.counts["labels_unreadable"] == 4
-    assert intake.notes["labels_unreadable"] == "x.jsonl:5: ok = 'yes' is not a finite number."
+    assert intake.notes["first_labels_unreadable"] == "x.jsonl:5: ok = 'yes' is not a finite number."
 
 
 @pytest.mark.parametrize(
@@ -311,7 +317,11 @@ def test_a_source_without_rows_is_an_error() -> None:
 
 
 def test_too_much_rejected_stops_with_what_and_where() -> None:
-    values: list[dict[str, object] | None] = [None, {"prompt": ""}, *({"prompt": f"p{n}"} for n in range(8))]
+    values: list[Mapping[str, object] | None] = [
+        None,
+        {"prompt": ""},
+        *({"prompt": f"p{n}"} for n in range(8)),
+    ]
     intake = take(spec(), *values)
     check_rejected(intake, spec(data={"max_rejected_fraction": 0.2}))
     with pytest.raises(SaerlError, match="too_many_rejected") as caught:
@@ -367,8 +377,9 @@ def test_responses_are_read_only_where_the_scope_says_so() -> None:
     intake = take(spec(data={"response": "response"}), *values, tokenise=tokenise)
     assert (intake.prompts.height, set(tokenise.responses)) == (3, {None})
     assert intake.prompts["n_prefix_tokens"].to_list() == [0, 0, 0]
+    values.append({"prompt": "a", "response": "\u200b"})
     read = take(spec(data={"response": "response"}, reader={"scope": "response"}), *values)
-    assert codes(read) == [(2, "missing_response")]
+    assert codes(read) == [(2, "missing_response"), (3, "no_tokens")]
     assert sorted(read.prompts["n_prefix_tokens"]) == [2, 2]
     assert sorted(read.prompts["n_tokens"]) == [3, 4]
 

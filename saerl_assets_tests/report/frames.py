@@ -1,8 +1,9 @@
-"""Frames of a version that looks real, for figures and pages: every table, made up from a seed, in its exact schema."""
+"""Frames of a version that looks real: every table, made up from a seed, in its exact schema."""
 
 from __future__ import annotations
 
-import datetime
+import dataclasses
+import datetime as dt
 import hashlib
 import json
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from saerl_assets.domain.spec import VersionSpec, canonical_json, parse_spec, spec_digest
+from saerl_assets.report.inputs import ReportInputs
 from saerl_assets.storage.schema import tables
 
 KEY = "demo-v1"
@@ -22,7 +24,16 @@ HOSTILE = (
     "Costs $5 and $x^{2$ \\frac{ — 数え上げ 🧮 e\u0301 \u202egnp.exe\u202c \x00\x07",
     "{{ 7 * 7 }} {% raw %} --> <!-- </style></script>",
 )
-TOPICS = ("chain_sum", "leg_counting", "letter_counting", "spell_backward", "gcd", "syllogism", "maze", "sudoku")
+TOPICS = (
+    "chain_sum",
+    "leg_counting",
+    "letter_counting",
+    "spell_backward",
+    "gcd",
+    "syllogism",
+    "maze",
+    "sudoku",
+)
 WORDS = ("sum", "legs", "letter", "word", "divisor", "premise", "wall", "row", "count", "find", "how", "many")
 SPEC = """
 key = "demo-v1"
@@ -91,7 +102,7 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
     made = {
         "versions": _versions(),
         "prompts": _prompts(world),
-        "rejected_rows": _rejected(min(12, n)),
+        "rejected_rows": _rejected(-(-n // 160)),
         "label_observations": _observations(world),
         "labels": _labels(world),
         "sae_weights": _weights(),
@@ -109,6 +120,7 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "batch_manifest": manifest,
         "batch_metrics": _metrics(manifest),
         "deferred_prompts": deferred,
+        "manifests": _manifests(manifest),
         "trainer_exports": _exports(manifest),
         "artifacts": _artifacts(),
     }
@@ -164,7 +176,7 @@ def _versions() -> pl.DataFrame:
             "spec": [canonical_json(spec)],
             "spec_digest": [spec_digest(spec)],
             "resolved": [json.dumps(resolved)],
-            "registered_at": [datetime.datetime(2026, 1, 2, 3, 4, 5)],  # noqa: DTZ001 - the column is UTC without a zone
+            "registered_at": [dt.datetime(2026, 1, 2, 3, 4, 5)],  # noqa: DTZ001 - the column is UTC without a zone
             "current_manifest_id": [MANIFEST],
         }
     )
@@ -175,8 +187,10 @@ def _text(world: World, index: int) -> str:
         return HOSTILE[index]
     word = WORDS[int(world.topic[index]) % len(WORDS)]
     return (
-        f"Task {index} ({TOPICS[world.topic[index]]}, level {world.level[index]}): how many times does the {word} "
-        f"appear? " + "Count every one of them, and give only the number. " * int(world.tokens[index] // 25)
+        f"Task {index} ({TOPICS[world.topic[index]]}, level {world.level[index]}): how many times does "
+        f"the {word} appear? "
+        + "Count every one of them, and give only the number. "
+        * int(world.tokens[index] // 25)
     )
 
 
@@ -227,7 +241,7 @@ def _observations(world: World) -> pl.DataFrame:
                 "value": values[list(rows)],
                 "source": [source] * len(rows),
                 "place": [f"prompts.jsonl:{row + 1}" for row in rows],
-                "observed_at": [datetime.datetime(2026, 1, 2)] * len(rows),  # noqa: DTZ001
+                "observed_at": [dt.datetime(2026, 1, 2)] * len(rows),  # noqa: DTZ001
             }
         )
 
@@ -313,7 +327,10 @@ def _density(world: World, n_features: int = 4096) -> pl.DataFrame:
             "mean_activation": peak / 3,
             "max_activation": peak,
             "top_prompts": [
-                [world.ids[(7 * feature + rank) % world.n] for rank in range(min(5, int(prompts[feature]), world.n))]
+                [
+                    world.ids[(7 * feature + rank) % world.n]
+                    for rank in range(min(5, int(prompts[feature]), world.n))
+                ]
                 for feature in range(n_features)
             ],
         }
@@ -335,7 +352,9 @@ def _clusters(world: World) -> pl.DataFrame:
                 "prompt_fraction": members.size / world.n,
                 "mean_similarity": 0.4 + 0.5 * topics[top] / members.size,
                 "top_features": [int(cluster * 37 + step) % 4096 for step in range(10)],
-                "top_words": [WORDS[(top + step) % len(WORDS)] for step in range(6)] if cluster else ["$x^{", "<b>", "数"],
+                "top_words": [WORDS[(top + step) % len(WORDS)] for step in range(6)]
+                if cluster
+                else ["$x^{", "<b>", "数"],
                 "exemplars": [world.ids[member] for member in members[:3]],
                 "top_topic": TOPICS[top],
                 "top_topic_fraction": topics[top] / members.size,
@@ -363,13 +382,22 @@ def _difficulty(world: World) -> pl.DataFrame:
 
 def _proxy() -> pl.DataFrame:
     rows = [
-        ("proxy", "held_out", 1800, 0.83, 0.69, "ElasticNet on max-pooled features, measured by nested cross-validation."),
+        (
+            "proxy",
+            "held_out",
+            1800,
+            0.83,
+            0.69,
+            "ElasticNet on max-pooled features, measured by nested cross-validation.",
+        ),
         ("proxy", "fitted", 1800, 0.91, 0.82, "The same on the rows that it was fitted to."),
         ("count", "held_out", 1800, 0.38, None, "Number of active features."),
         ("magnitude", "held_out", 1800, 0.36, None, "Summed activation."),
         ("length", "held_out", 1800, 0.41, None, "Number of tokens, for comparison."),
     ]
-    return pl.DataFrame(rows, schema=["score_name", "rows", "n_rows", "spearman", "r2", "explanation"], orient="row")
+    return pl.DataFrame(
+        rows, schema=["score_name", "rows", "n_rows", "spearman", "r2", "explanation"], orient="row"
+    )
 
 
 def _probe() -> pl.DataFrame:
@@ -408,7 +436,9 @@ def _batches(world: World, size: int = 16) -> tuple[pl.DataFrame, pl.DataFrame]:
     filtered = np.flatnonzero(~world.evaluation & (world.quality < np.quantile(world.quality, 0.05)))
     noise = world.rng.normal(0, 1, world.n)
     orders = {
-        "clustered": usable[np.lexsort((noise[usable], world.cluster[usable], np.round(world.score[usable] * 5)))],
+        "clustered": usable[
+            np.lexsort((noise[usable], world.cluster[usable], np.round(world.score[usable] * 5)))
+        ],
         "balanced": usable[np.argsort(world.score[usable] + 0.5 * noise[usable], kind="stable")],
         "shuffle": world.rng.permutation(usable),
         "easy_to_hard": usable[np.argsort(world.score[usable], kind="stable")],
@@ -432,11 +462,19 @@ def _batches(world: World, size: int = 16) -> tuple[pl.DataFrame, pl.DataFrame]:
                     "difficulty": world.score[taken],
                     "is_padding": [False] * n_full,
                 },
-                schema_overrides={"prompt_id": pl.String, "manifest_id": pl.String, "arm": pl.String, "epoch": pl.Int64, "is_padding": pl.Boolean},
+                schema_overrides={
+                    "prompt_id": pl.String,
+                    "manifest_id": pl.String,
+                    "arm": pl.String,
+                    "epoch": pl.Int64,
+                    "is_padding": pl.Boolean,
+                },
             )
         )
         for code, members in (("filtered", filtered), ("tail", order[n_full:])):
-            left += [(MANIFEST, arm, 0, world.ids[index], code, "Its quality is too low.") for index in members]
+            left += [
+                (MANIFEST, arm, 0, world.ids[index], code, "Its quality is too low.") for index in members
+            ]
     names = ["manifest_id", "arm", "epoch", "prompt_id", "reason_code", "reason"]
     return pl.concat(rows), pl.DataFrame(left, schema=names, orient="row")
 
@@ -453,8 +491,27 @@ def _metrics(manifest: pl.DataFrame) -> pl.DataFrame:
     )
     return (
         clusters.join(difficulty, on=["manifest_id", "arm", "epoch", "step"])
-        .with_columns((0.45 - 0.08 * pl.col("cluster_entropy")).alias("feature_overlap"), mean_quality=pl.lit(0.4))
+        .with_columns(
+            (0.45 - 0.08 * pl.col("cluster_entropy")).alias("feature_overlap"), mean_quality=pl.lit(0.4)
+        )
         .sort("arm", "epoch", "step")
+    )
+
+
+def _manifests(manifest: pl.DataFrame) -> pl.DataFrame:
+    rows = manifest.filter(pl.col("arm") == "clustered")
+    return pl.DataFrame(
+        {
+            "manifest_id": [MANIFEST],
+            "parent_manifest_id": [None],
+            "planner": ["clustered"],
+            "n_arms": [manifest["arm"].n_unique()],
+            "n_epochs": [1],
+            "n_steps": [rows["step"].n_unique()],
+            "n_prompts": [rows["prompt_id"].n_unique()],
+            "inputs_digest": [hashlib.sha256(b"inputs").hexdigest()],
+            "created_at": [dt.datetime(2026, 1, 3)],  # noqa: DTZ001
+        }
     )
 
 
@@ -498,4 +555,18 @@ def _artifacts() -> pl.DataFrame:
             }
             for kind, name, n_bytes, asset in made
         ]
+    )
+
+
+def report_inputs(
+    frames: dict[str, pl.DataFrame], *, sae_history: pl.DataFrame | None = None
+) -> ReportInputs:
+    """The page's inputs from the tables of a version."""
+    tables_of_page = {
+        field.name: frames[field.name] for field in dataclasses.fields(ReportInputs) if field.name in frames
+    }
+    return ReportInputs(
+        **tables_of_page,
+        generated_with="saerl-assets 0.1.0, Python 3.11",
+        sae_history=pl.DataFrame() if sae_history is None else sae_history,
     )

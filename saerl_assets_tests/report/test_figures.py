@@ -1,0 +1,226 @@
+"""Every figure: a PNG of the house's size whatever the frames hold, and the same one in any order of rows."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+
+from saerl_assets.report.batches import (
+    figure_batch_manifest,
+    figure_batch_metrics,
+    figure_deferred_prompts,
+    figure_manifests,
+)
+from saerl_assets.report.clusters import figure_cluster_assignments, figure_clusters
+from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
+from saerl_assets.report.exports import figure_artifacts, figure_trainer_exports
+from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
+from saerl_assets.report.prompts import (
+    figure_label_observations,
+    figure_labels,
+    figure_prompts,
+    figure_rejected_rows,
+)
+from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
+from saerl_assets.report.sae import figure_sae_health, figure_sae_weights
+from saerl_assets.report.versions import figure_version_report, figure_versions
+from saerl_assets_tests.report.frames import a_history, a_spec, active_counts, empty_frames, the_frames
+
+Frames = dict[str, pl.DataFrame]
+
+FIGURES: dict[str, Callable[[Frames], bytes]] = {
+    "prompts": lambda of: figure_prompts(of["prompts"]),
+    "rejected_rows": lambda of: figure_rejected_rows(of["rejected_rows"], n_rows=500),
+    "label_observations": lambda of: figure_label_observations(of["label_observations"]),
+    "labels": lambda of: figure_labels(of["labels"]),
+    "sae_weights": lambda of: figure_sae_weights(pl.DataFrame(), of["sae_weights"]),
+    "sae_health": lambda of: figure_sae_health(
+        of["sae_health"], min_explained_variance=0.5, max_dead_fraction=0.5
+    ),
+    "prompt_features": lambda of: figure_prompt_features(active_counts(of)),
+    "prompt_states": lambda of: figure_prompt_states(of["prompt_states"], of["prompts"]),
+    "feature_density": lambda of: figure_feature_density(of["feature_density"]),
+    "clusters": lambda of: figure_clusters(of["clusters"]),
+    "cluster_assignments": lambda of: figure_cluster_assignments(of["cluster_assignments"]),
+    "difficulty_scores": lambda of: figure_difficulty_scores(
+        of["difficulty_scores"], of["prompts"], of["labels"], label_name="difficulty"
+    ),
+    "difficulty_by_many_values": lambda of: figure_difficulty_scores(
+        of["difficulty_scores"],
+        of["prompts"],
+        of["labels"].with_columns(value=pl.col("value") + pl.col("prompt_id").rank() / 1000),
+        label_name="difficulty",
+    ),
+    "difficulty_by_topic": lambda of: figure_difficulty_scores(
+        of["difficulty_scores"], of["prompts"], of["labels"], label_name="unknown"
+    ),
+    "difficulty_proxy": lambda of: figure_difficulty_proxy(of["difficulty_proxy"]),
+    "quality_probe": lambda of: figure_quality_probe(of["quality_probe"], min_auroc=0.55),
+    "quality_scores": lambda of: figure_quality_scores(of["quality_scores"]),
+    "batch_manifest": lambda of: figure_batch_manifest(of["batch_manifest"], "clustered"),
+    "batch_metrics": lambda of: figure_batch_metrics(of["batch_metrics"], of["batch_manifest"], "clustered"),
+    "deferred_prompts": lambda of: figure_deferred_prompts(of["deferred_prompts"], "clustered"),
+    "manifests": lambda of: figure_manifests(of["manifests"]),
+    "trainer_exports": lambda of: figure_trainer_exports(of["trainer_exports"]),
+    "artifacts": lambda of: figure_artifacts(of["artifacts"]),
+}
+
+NULLABLE = {
+    "prompts": ["topic"],
+    "clusters": ["top_topic", "top_topic_fraction"],
+    "difficulty_scores": ["proxy"],
+    "difficulty_proxy": ["spearman", "r2"],
+    "quality_probe": ["auroc", "brier", "base_rate", "penalty", "digest", "path"],
+    "quality_scores": ["quality"],
+    "batch_metrics": ["mean_quality"],
+}
+
+
+@pytest.fixture(scope="module")
+def frames() -> Frames:
+    return the_frames(160, n_clusters=20)
+
+
+@pytest.fixture(scope="module")
+def drawn(frames: Frames) -> dict[str, bytes]:
+    """Every figure of the full version."""
+    return {name: draw(frames) for name, draw in FIGURES.items()}
+
+
+def header(png: bytes) -> tuple[int, int]:
+    """Checks that the bytes are a PNG without texts or times in it; returns its width and height."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    position, kinds = 8, []
+    while position < len(png):
+        length, kind = struct.unpack(">I4s", png[position : position + 8])
+        kinds.append(kind)
+        position += 12 + length
+    assert set(kinds) <= {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"pHYs"}
+    width, height = struct.unpack(">II", png[16:24])
+    return int(width), int(height)
+
+
+def check(png: bytes) -> None:
+    width, height = header(png)
+    assert width == 800
+    assert 80 <= height <= 620
+    assert len(png) < 60_000
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_full_version_is_drawn_the_same_from_rows_in_any_order(
+    name: str, frames: Frames, drawn: dict[str, bytes]
+) -> None:
+    check(drawn[name])
+    shuffled = {table: rows.sample(fraction=1.0, shuffle=True, seed=3) for table, rows in frames.items()}
+    assert FIGURES[name](shuffled) == drawn[name]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_without_rows_the_figure_says_so_in_words(name: str, drawn: dict[str, bytes]) -> None:
+    said = FIGURES[name](empty_frames())
+    check(said)
+    assert header(said)[1] < 200, "a message is a short card"
+    assert said != drawn[name]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_one_prompt_in_one_cluster_is_drawn(name: str) -> None:
+    one = the_frames(20, n_clusters=1)  # the smallest that has a batch
+    first = sorted(one["prompts"]["prompt_id"])[0]
+    kept = {
+        table: rows.filter(pl.col("prompt_id") == first) if "prompt_id" in rows.columns else rows.head(1)
+        for table, rows in one.items()
+    }
+    check(FIGURES[name](kept))
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name in NULLABLE])
+def test_what_may_be_null_is_null(name: str, frames: Frames) -> None:
+    nulls = {
+        table: rows.with_columns(
+            pl.lit(None).cast(rows.schema[column]).alias(column) for column in NULLABLE.get(table, [])
+        )
+        for table, rows in frames.items()
+    }
+    check(FIGURES[name](nulls))
+
+
+@pytest.mark.parametrize(
+    "name", ["prompts", "labels", "quality_scores", "cluster_assignments", "difficulty_scores"]
+)
+def test_values_that_are_all_the_same_or_not_finite_are_drawn(name: str, frames: Frames) -> None:
+    constant = {
+        table: rows.with_columns(
+            pl.lit(3).cast(dtype).alias(column)
+            for column, dtype in rows.schema.items()
+            if dtype.is_numeric() and column not in {"position", "cluster_id", "feature_id"}
+        )
+        for table, rows in frames.items()
+    }
+    check(FIGURES[name](constant))
+    infinite = {
+        table: rows.with_columns(
+            pl.when(pl.int_range(pl.len()) == 1).then(float("inf")).otherwise(column).alias(column)
+            for column, dtype in rows.schema.items()
+            if dtype.is_float()
+        )
+        for table, rows in frames.items()
+    }
+    check(FIGURES[name](infinite))
+
+
+def test_training_curves_of_one_layer_and_of_several_are_drawn(frames: Frames) -> None:
+    weights = frames["sae_weights"]
+    check(figure_sae_weights(a_history(), weights))
+    check(figure_sae_weights(a_history(layers=(7, 15, 22)), weights))
+    check(figure_sae_weights(a_history(1), weights))
+    check(figure_sae_weights(a_history(5).with_columns(pl.lit(None, pl.Float64).alias("loss")), weights))
+
+
+def test_several_layers_share_the_figures_of_health_and_density(frames: Frames) -> None:
+    layers = pl.DataFrame({"layer": [7, 22]}, schema={"layer": pl.UInt32})
+    health = frames["sae_health"].drop("layer").join(layers, how="cross")
+    poor = health.with_columns(
+        explained_variance=pl.lit(-0.4), dead_fraction=pl.lit(0.97), verdict=pl.lit("unfit")
+    )
+    check(figure_sae_health(poor, min_explained_variance=0.5, max_dead_fraction=0.5))
+    check(figure_feature_density(frames["feature_density"].drop("layer").join(layers, how="cross")))
+    dead = frames["feature_density"].with_columns(pl.lit(0, pl.UInt64).alias("n_prompts"))
+    check(figure_feature_density(dead))
+
+
+def test_a_probe_worse_than_chance_is_drawn(frames: Frames) -> None:
+    worse = frames["quality_probe"].with_columns(auroc=pl.lit(0.31))
+    check(figure_quality_probe(worse, min_auroc=0.55))
+    nothing_held_out = worse.filter(pl.col("rows") == "fitted")
+    check(figure_quality_probe(nothing_held_out, min_auroc=0.9))
+
+
+def test_a_damaged_artefact_changes_the_figure(frames: Frames) -> None:
+    damaged = frames["artifacts"].with_columns(intact=pl.col("kind") != "sae")
+    assert figure_artifacts(damaged) != figure_artifacts(frames["artifacts"])
+
+
+def test_orders_that_differ_between_trainers_are_called_out(frames: Frames) -> None:
+    differing = frames["trainer_exports"].with_columns(order_digest=pl.col("digest"))
+    assert figure_trainer_exports(differing) != figure_trainer_exports(frames["trainer_exports"])
+
+
+def test_the_choices_of_a_spec_and_the_stages_are_drawn() -> None:
+    spec = a_spec()
+    check(figure_versions(spec))
+    check(figure_versions(spec.model_copy(update={"description": "", "parent": "demo-v0"})))
+    check(figure_version_report(pl.DataFrame({"stage": ["rows", "prompts"], "n_rows": [10, 7]})))
+    check(figure_version_report(pl.DataFrame({"stage": ["rows"], "n_rows": [0]})))
+
+
+def test_epochs_and_a_planner_without_a_control_are_drawn(frames: Frames) -> None:
+    manifest = frames["batch_manifest"]
+    twice = pl.concat([manifest, manifest.with_columns(epoch=pl.col("epoch") + 1)])
+    check(figure_batch_manifest(twice, "clustered"))
+    check(figure_batch_manifest(manifest.filter(pl.col("arm") == "balanced"), "balanced"))
+    check(figure_batch_metrics(frames["batch_metrics"], manifest, "unknown"))

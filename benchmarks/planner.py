@@ -59,9 +59,7 @@ def best_seconds(repeats: int, work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=1_000_000)
     parser.add_argument("--clusters", type=int, default=1_000)
     parser.add_argument("--repeats", type=int, default=3)
@@ -73,9 +71,7 @@ def main() -> None:
         difficulty=candidates["difficulty"].to_numpy(),
         n_tokens=candidates["n_tokens"].to_numpy().astype(np.int64),
     )
-    print(
-        f"{arguments.prompts:,} prompts, {arguments.clusters:,} clusters, batches of {default.batch_size}\n"
-    )
+    print(f"{arguments.prompts:,} prompts, {arguments.clusters:,} clusters, batches of {default.batch_size}\n")
     print(f"{'':38}{'seconds':>9}")
     for arm in sorted({*PLANNERS, *default.controls}):
         seconds = best_seconds(arguments.repeats, partial(order_arm, arm, members, default, 0))

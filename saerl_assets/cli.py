@@ -46,8 +46,8 @@ class _Verbs(click.Group):
 def main(home: str | None) -> None:
     """Turn prompts into ordered training batches for RL on language models.
 
-    A language model and a sparse autoencoder read your prompts; what they see becomes diversity, difficulty and quality, and
-    these become a batch manifest that your trainer follows.
+    A language model and a sparse autoencoder read your prompts; what they see becomes diversity, difficulty and
+    quality, and these become a batch manifest that your trainer follows.
 
     \b
     Five minutes:
@@ -74,7 +74,9 @@ def init() -> None:
 
 @main.command()
 @click.argument("spec", required=False, type=click.Path(dir_okay=False))
-@click.option("--from", "source", metavar="FILE", help="Look at this data file, write a commented spec and register it.")
+@click.option(
+    "--from", "source", metavar="FILE", help="Look at this data file, write a commented spec and register it."
+)
 @click.option("--key", metavar="KEY", help="With --from: key of the version, such as mine-v1.")
 @click.option("--draft-only", is_flag=True, help="With --from: write and show the spec, but do not register it yet.")
 def register(spec: str | None, source: str | None, key: str | None, *, draft_only: bool) -> None:
@@ -155,7 +157,10 @@ def versions(*, as_json: bool) -> None:
     if not home.catalog().keys():
         click.echo("No versions yet. Start with: saerl register SPEC.toml")
         return
-    _frame(home.warehouse().query("SELECT * FROM version_overview ORDER BY registered_at"), "json" if as_json else "table")
+    _frame(
+        home.warehouse().query("SELECT * FROM version_overview ORDER BY registered_at"),
+        "json" if as_json else "table",
+    )
 
 
 @main.command()
@@ -208,15 +213,15 @@ def manifest(key: str, use: str | None, *, rollback: bool) -> None:
     from saerl_assets.automation.summary import previous_manifest
 
     catalog = _home().catalog()
-    version = catalog.get(key)
+    catalog.get(key)
     if use and rollback:
         raise click.UsageError("Give either --use or --rollback.")
     if use or rollback:
         catalog.set_current_manifest(key, use or previous_manifest(catalog, key))
-        version = catalog.get(key)
     listed = catalog.warehouse.query(
-        "SELECT manifest_id = v.current_manifest_id AS current, manifest_id, planner, n_arms, n_steps, n_prompts, created_at "
-        "FROM manifests JOIN versions v USING (dataset_version) WHERE dataset_version = ? ORDER BY created_at",
+        "SELECT manifest_id = v.current_manifest_id AS current, manifest_id, planner, n_arms, n_steps, n_prompts, "
+        "created_at FROM manifests JOIN versions v USING (dataset_version) WHERE dataset_version = ? "
+        "ORDER BY created_at",
         [key],
     )
     if listed.is_empty():
@@ -227,7 +232,13 @@ def manifest(key: str, use: str | None, *, rollback: bool) -> None:
 
 @main.command()
 @click.argument("statement")
-@click.option("--format", "style", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
+)
 @click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Write here instead of printing.")
 def sql(statement: str, style: str, out: str | None) -> None:
     """Ask the warehouse something, read-only.
@@ -244,7 +255,11 @@ def sql(statement: str, style: str, out: str | None) -> None:
 @main.command()
 @click.argument("key")
 @click.option("--to", "trainer", required=True, metavar="TRAINER", help="trl or verl.")
-@click.option("--arm", metavar="ARM", help="The arm to write. Default: the spec's planner. Controls: shuffle, easy_to_hard, ...")
+@click.option(
+    "--arm",
+    metavar="ARM",
+    help="The arm to write. Default: the spec's planner. Controls: shuffle, easy_to_hard, ...",
+)
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False), help="Write here instead of below the home.")
 def export(key: str, trainer: str, arm: str | None, out: str | None) -> None:
     """Write the current manifest for a trainer: data, settings that keep the order, and a README of its traps."""
@@ -267,7 +282,9 @@ def export(key: str, trainer: str, arm: str | None, out: str | None) -> None:
         Path(out).resolve() if out else None,
     )
     folder = home.open().root / str(written["path"])
-    click.echo(f"{written['n_rows']:,} rows in {written['n_steps']:,} batches: {folder}\nnext: read {folder / 'README.md'}")
+    click.echo(
+        f"{written['n_rows']:,} rows in {written['n_steps']:,} batches: {folder}\nnext: read {folder / 'README.md'}"
+    )
 
 
 @main.command()
@@ -276,7 +293,10 @@ def doctor() -> None:
     from saerl_assets.automation.doctor import examine
 
     findings = examine(_home(), _compute())
-    _table(["", "what", "found"], [("ok" if finding.fine else "!!", finding.what, finding.found) for finding in findings])
+    _table(
+        ["", "what", "found"],
+        [("ok" if finding.fine else "!!", finding.what, finding.found) for finding in findings],
+    )
     if not all(finding.fine for finding in findings):
         sys.exit(EXIT_USER_ERROR)
 
@@ -296,15 +316,15 @@ def _compute() -> Any:  # noqa: ANN401 - imported where it is used
 def _draft(source: str, key: str | None) -> Path:
     """Writes the spec that `--from` asks for and shows it."""
     from saerl_assets.domain.errors import SaerlError
-    from saerl_assets.domain.spec_draft import draft_spec
+    from saerl_assets.domain.spec_draft import draft_key, draft_spec
     from saerl_assets.storage.sources import read_source, resolve_source
 
-    chosen = key or f"{Path(source).stem.lower().replace(' ', '-')}-v1"
+    uri = source if source.split(":", 1)[0] in {"hf", "gym", "path"} else f"path:{source}"
+    chosen = key or draft_key(uri)
     path = Path(f"{chosen}.toml")
     if path.exists():
         remedy = f"Register it as it is: saerl register {path}; or choose another --key."
         raise SaerlError("spec_exists", "There is a spec of that name already.", where=str(path), remedy=remedy)
-    uri = source if source.split(":", 1)[0] in {"hf", "gym", "path"} else f"path:{source}"
     resolved = resolve_source(uri, Path.cwd())
     text = draft_spec(read_source(resolved), source=uri, key=chosen)
     path.write_text(text, encoding="utf-8")

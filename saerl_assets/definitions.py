@@ -43,9 +43,7 @@ ASSET_MODULES = [
 ]
 
 
-def build_definitions(
-    *, home: HomeResource | None = None, compute: ComputeResource | None = None
-) -> dg.Definitions:
+def build_definitions(*, home: HomeResource | None = None, compute: ComputeResource | None = None) -> dg.Definitions:
     """The whole platform as Dagster definitions.
 
     Args:
@@ -69,5 +67,3 @@ def build_definitions(
 
 
 defs = build_definitions()
-
-

@@ -142,9 +142,7 @@ def sample(
     import torch
 
     chats = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-        )
+        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
         for prompt in prompts
     ]
     token_ids = tokenizer(chats, add_special_tokens=False)["input_ids"]
@@ -191,9 +189,7 @@ def scored(row: Mapping[str, object], rollout: int, completion: str) -> dict[str
 
 def _read_rows(path: Path, limit: int) -> list[dict[str, object]]:
     if not path.is_file():
-        raise SaerlError(
-            "tasks_missing", "There is no such file.", where=str(path), remedy="Correct --tasks."
-        )
+        raise SaerlError("tasks_missing", "There is no such file.", where=str(path), remedy="Correct --tasks.")
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -276,9 +272,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     amount = parser.add_argument_group("how many")
     amount.add_argument("--limit", type=_positive, default=1000, help="prompts (default: 1000)")
     amount.add_argument("--rollouts", type=_positive, default=8, help="completions of each (default: 8)")
-    amount.add_argument(
-        "--batch-size", type=_positive, help="completions at a time (default: 32, on a GPU 1024)"
-    )
+    amount.add_argument("--batch-size", type=_positive, help="completions at a time (default: 32, on a GPU 1024)")
     how = parser.add_argument_group("how they are sampled")
     how.add_argument("--temperature", type=float, default=0.7, help="default: 0.7")
     how.add_argument("--top-p", type=float, default=0.95, help="nucleus sampling (default: 0.95)")

@@ -6,14 +6,14 @@ Belongs here: gathering what the other tables name. Does not belong here: making
 import dagster as dg
 import polars as pl
 
-from saerl_assets.assets.rooms import room
+from saerl_assets.assets.rooms import table_asset
 from saerl_assets.report.exports import figure_artifacts
-from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 from saerl_assets.storage.files import folder_digest, size_bytes
 
 
-@dg.asset(**room("records"))
+@table_asset("records")
 def artifacts(
     home: HomeResource,
     sae_weights: pl.DataFrame,
@@ -46,9 +46,7 @@ def artifacts(
             for kind, name, digest, path, made_by in named
         ]
     )
-    return dg.MaterializeResult(
-        value=rows, metadata={"figure": as_markdown(figure_artifacts(rows), "bytes by artefact")}
-    )
+    return dg.MaterializeResult(value=rows, metadata={"figure": picture(figure_artifacts(rows), "bytes by artefact")})
 
 
 def _of(frame: pl.DataFrame, name: str) -> list[tuple[str, str, str]]:

@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 import dagster as dg
 import polars as pl
 
-from saerl_assets.assets.rooms import outs, room
+from saerl_assets.assets.rooms import outs, table_asset
 from saerl_assets.domain.batch_metrics import batch_metrics as measure_batches
 from saerl_assets.domain.batches import plan_manifest
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.spec import digest
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metrics, figure_deferred_prompts
-from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 
 
 @dg.multi_asset(
@@ -34,7 +34,7 @@ def plan(
     difficulty_scores: pl.DataFrame,
     quality_scores: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
-    """Both planners and every control arm from the same prompts, as one immutable manifest that becomes the current one."""
+    """Both planners and every control arm from the same prompts, as one manifest that becomes the current one."""
     version = home.version(context.partition_key)
     spec = version.spec
     candidates = (
@@ -51,13 +51,17 @@ def plan(
         value=planned.manifest,
         metadata={
             "manifest_id": planned.manifest_id,
-            "figure": as_markdown(figure_batch_manifest(planned.manifest, spec.batches.planner), "difficulty over steps"),
+            "figure": picture(figure_batch_manifest(planned.manifest, spec.batches.planner), "difficulty over steps"),
         },
     )
     yield dg.MaterializeResult(
         asset_key="deferred_prompts",
         value=planned.deferred,
-        metadata={"figure": as_markdown(figure_deferred_prompts(planned.deferred, spec.batches.planner), "deferred prompts by reason")},
+        metadata={
+            "figure": picture(
+                figure_deferred_prompts(planned.deferred, spec.batches.planner), "deferred prompts by reason"
+            )
+        },
     )
     inputs = candidates.sort("prompt_id").write_json()
     row = pl.DataFrame(
@@ -81,7 +85,7 @@ def plan(
     home.catalog().set_current_manifest(spec.key, planned.manifest_id)
 
 
-@dg.asset(**room("batches", "polars"))
+@table_asset("batches", "polars")
 def batch_metrics(
     context: dg.AssetExecutionContext,
     home: HomeResource,
@@ -100,6 +104,6 @@ def batch_metrics(
             "mean_cluster_entropy": float(
                 measured.filter(pl.col("arm") == planner)["cluster_entropy"].mean() or 0.0  # type: ignore[arg-type]
             ),
-            "figure": as_markdown(figure_batch_metrics(measured, batch_manifest, planner), "diversity over steps"),
+            "figure": picture(figure_batch_metrics(measured, batch_manifest, planner), "diversity over steps"),
         },
     )

@@ -17,8 +17,8 @@ from saerl_assets.domain.clusters import assignment_frame, fit_clusters
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_clusters
-from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 
 
 @dg.multi_asset(
@@ -43,13 +43,13 @@ def clustering(
     yield dg.MaterializeResult(
         asset_key="clusters",
         value=described,
-        metadata={"figure": as_markdown(figure_clusters(described), "cluster sizes with their words")},
+        metadata={"figure": picture(figure_clusters(described), "cluster sizes with their words")},
     )
     yield dg.MaterializeResult(
         asset_key="cluster_assignments",
         value=assigned,
         metadata={
             "mean_similarity": float(found.similarity.mean()),
-            "figure": as_markdown(figure_cluster_assignments(assigned), "similarity to the centroid"),
+            "figure": picture(figure_cluster_assignments(assigned), "similarity to the centroid"),
         },
     )

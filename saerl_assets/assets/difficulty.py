@@ -13,8 +13,8 @@ from saerl_assets.domain.difficulty import score_difficulty
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
-from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 
 
 @dg.multi_asset(
@@ -35,15 +35,16 @@ def difficulty(
     yield dg.MaterializeResult(
         asset_key="difficulty_proxy",
         value=result.metrics,
-        metadata={"figure": as_markdown(figure_difficulty_proxy(result.metrics), "rank correlation by score")},
+        metadata={"figure": picture(figure_difficulty_proxy(result.metrics), "rank correlation by score")},
     )
     yield dg.MaterializeResult(
         asset_key="difficulty_scores",
         value=result.scores,
         metadata={
             "score_in_use": result.scores["score_name"][0] if result.scores.height else "none",
-            "figure": as_markdown(figure_difficulty_scores(
-                    result.scores, prompts, labels, label_name=spec.difficulty.label
-                ), "difficulty"),
+            "figure": picture(
+                figure_difficulty_scores(result.scores, prompts, labels, label_name=spec.difficulty.label),
+                "difficulty",
+            ),
         },
     )

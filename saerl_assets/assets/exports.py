@@ -7,14 +7,14 @@ the formats.
 import dagster as dg
 import polars as pl
 
-from saerl_assets.assets.rooms import room
+from saerl_assets.assets.rooms import table_asset
 from saerl_assets.report.exports import figure_trainer_exports
-from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.exports import export_arm
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 
 
-@dg.asset(**room("batches", "parquet"))
+@table_asset("batches", "parquet")
 def trainer_exports(
     context: dg.AssetExecutionContext, home: HomeResource, batch_manifest: pl.DataFrame, prompts: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
@@ -30,6 +30,6 @@ def trainer_exports(
         value=rows,
         metadata={
             "folders": [str(home.open().root / path) for path in rows["path"]],
-            "figure": as_markdown(figure_trainer_exports(rows), "rows per export"),
+            "figure": picture(figure_trainer_exports(rows), "rows per export"),
         },
     )

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from saerl_assets.assets.rooms import GPU_POOL, outs, room
+from saerl_assets.assets.rooms import GPU_POOL, outs, table_asset
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.features import feature_density as measure_density
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
-from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 from saerl_assets.resources.progress import progress_lines
 from saerl_assets.resources.reading import Reading
 from saerl_assets.storage.shards import ShardFiles
@@ -46,18 +46,18 @@ def extraction(
         value=done.features,
         metadata={
             **done.figures,
-            "figure": as_markdown(figure_prompt_features(done.counts), "active features per prompt"),
+            "figure": picture(figure_prompt_features(done.counts), "active features per prompt"),
         },
     )
     yield dg.MaterializeResult(
         asset_key="prompt_states",
         value=done.states,
-        metadata={"figure": as_markdown(figure_prompt_states(done.sample_states, prompts), "dense states")},
+        metadata={"figure": picture(figure_prompt_states(done.sample_states, prompts), "dense states")},
     )
     reading.forget()
 
 
-@dg.asset(**room("features", "polars"))
+@table_asset("features", "polars")
 def feature_density(prompt_features: FeatureSet, sae_weights: pl.DataFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per feature, dead ones included: how often it fires, how strongly, and on which prompts most."""
     layers = sae_weights.sort("layer").select("layer", "feature_offset", "n_latents").rows()
@@ -65,7 +65,7 @@ def feature_density(prompt_features: FeatureSet, sae_weights: pl.DataFrame) -> d
     return dg.MaterializeResult(
         value=density,
         metadata={
-            "dead_fraction": float((density["n_prompts"] == 0).mean() or 0.0),
-            "figure": as_markdown(figure_feature_density(density), "prompts per feature"),
+            "dead_fraction": density.select((pl.col("n_prompts") == 0).mean()).item(),
+            "figure": picture(figure_feature_density(density), "prompts per feature"),
         },
     )

@@ -6,13 +6,13 @@ Belongs here: the fold up to now. Does not belong here: taking observations up.
 import dagster as dg
 import polars as pl
 
-from saerl_assets.assets.rooms import room
+from saerl_assets.assets.rooms import table_asset
 from saerl_assets.domain.labels import fold_labels
 from saerl_assets.report.prompts import figure_labels
-from saerl_assets.report.style import as_markdown
+from saerl_assets.resources.metadata import picture
 
 
-@dg.asset(**room("data", "polars"))
+@table_asset("data", "polars")
 def labels(label_observations: pl.DataFrame) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per prompt and label: the mean of its observations, their number, and how far they disagree."""
     folded = fold_labels(label_observations)
@@ -20,6 +20,6 @@ def labels(label_observations: pl.DataFrame) -> dg.MaterializeResult[pl.DataFram
         value=folded,
         metadata={
             "n_conflicting": int((folded["spread"] > 0).sum()),
-            "figure": as_markdown(figure_labels(folded), "labels"),
+            "figure": picture(figure_labels(folded), "labels"),
         },
     )

@@ -14,11 +14,11 @@ from saerl_assets.domain.labels import observations_from_file
 from saerl_assets.domain.prompts import check_rejected, take_prompts
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.prompts import figure_label_observations, figure_prompts, figure_rejected_rows
-from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 from saerl_assets.resources.progress import progress_lines
-from saerl_assets.storage.sources import read_source
+from saerl_assets.storage.sources import estimate_rows, read_source
 
 
 @dg.multi_asset(
@@ -40,12 +40,17 @@ def intake(
         spec,
         tokeniser,
         file=source.location,
+        n_rows=spec.data.limit or estimate_rows(source),
         progress=progress_lines(context.log.info, "prompts"),
     )
     yield dg.MaterializeResult(
         asset_key="rejected_rows",
         value=taken.rejected,
-        metadata={"figure": as_markdown(figure_rejected_rows(taken.rejected, n_rows=taken.counts["rows"]), "rejected rows by reason")},
+        metadata={
+            "figure": picture(
+                figure_rejected_rows(taken.rejected, n_rows=taken.counts["rows"]), "rejected rows by reason"
+            )
+        },
     )
     check_rejected(taken, spec)
     yield dg.MaterializeResult(
@@ -55,7 +60,7 @@ def intake(
             **taken.counts,
             **taken.notes,
             "stripped_for_reading": taken.affixes,
-            "figure": as_markdown(figure_prompts(taken.prompts), "tokens per prompt"),
+            "figure": picture(figure_prompts(taken.prompts), "tokens per prompt"),
         },
     )
     named = sorted(name for name, label in spec.labels.items() if label.source)
@@ -72,12 +77,14 @@ def intake(
         for name in named
     ]
     now = datetime.now(UTC).replace(tzinfo=None)
-    observed = pl.concat([taken.observations, *(found.observations for found in files)]).with_columns(observed_at=pl.lit(now, pl.Datetime("us")))
+    observed = pl.concat([taken.observations, *(found.observations for found in files)]).with_columns(
+        observed_at=pl.lit(now, pl.Datetime("us"))
+    )
     yield dg.MaterializeResult(
         asset_key="label_observations",
         value=observed,
         metadata={
             "label_files": {name: {**found.counts, **found.notes} for name, found in zip(named, files, strict=True)},
-            "figure": as_markdown(figure_label_observations(observed), "observed values by label"),
+            "figure": picture(figure_label_observations(observed), "observed values by label"),
         },
     )

@@ -11,17 +11,17 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
-from saerl_assets.assets.rooms import room
+from saerl_assets.assets.rooms import table_asset
 from saerl_assets.domain.features import FeatureSet, Pooling
 from saerl_assets.domain.quality import Probe, ProbeResult, score_quality, train_probe
 from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
-from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 
 WEIGHTS_FILE = "probe.safetensors"
 
 
-@dg.asset(**room("signals", "scikitlearn"))
+@table_asset("signals", "scikitlearn")
 def quality_probe(
     context: dg.AssetExecutionContext,
     home: HomeResource,
@@ -38,7 +38,7 @@ def quality_probe(
     metrics = result.metrics
     if result.probe is not None:
         with TemporaryDirectory() as folder:
-            weights = {
+            weights: dict[str, np.ndarray] = {
                 "coefficients": result.probe.coefficients,
                 "intercept": np.array([result.probe.intercept], dtype=np.float64),
             }
@@ -49,12 +49,12 @@ def quality_probe(
         value=metrics,
         metadata={
             "explanation": "; ".join(metrics["explanation"].unique(maintain_order=True)),
-            "figure": as_markdown(figure_quality_probe(metrics, min_auroc=spec.quality.min_auroc), "probe accuracy"),
+            "figure": picture(figure_quality_probe(metrics, min_auroc=spec.quality.min_auroc), "probe accuracy"),
         },
     )
 
 
-@dg.asset(**room("signals", "scikitlearn"))
+@table_asset("signals", "scikitlearn")
 def quality_scores(
     context: dg.AssetExecutionContext,
     home: HomeResource,
@@ -69,7 +69,7 @@ def quality_scores(
         value=scores,
         metadata={
             "n_dropped": int((~scores["kept"]).sum()),
-            "figure": as_markdown(figure_quality_scores(scores), "quality with the cut"),
+            "figure": picture(figure_quality_scores(scores), "quality with the cut"),
         },
     )
 

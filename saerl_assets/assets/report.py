@@ -9,12 +9,12 @@ import dagster as dg
 import polars as pl
 
 import saerl_assets
-from saerl_assets.assets.rooms import room
+from saerl_assets.assets.rooms import table_asset
 from saerl_assets.report.inputs import ReportInputs
 from saerl_assets.report.page import render_report
-from saerl_assets.report.style import as_markdown
 from saerl_assets.report.versions import figure_version_report
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 from saerl_assets.storage.files import file_digest, write_atomically
 
 OF_A_VERSION = (
@@ -36,7 +36,7 @@ OF_A_MANIFEST = ("batch_manifest", "batch_metrics", "deferred_prompts", "trainer
 PROMPT_COLUMNS = ("prompt_id", "position", "text", "topic", "split", "n_tokens", "n_rows")
 
 
-@dg.asset(**room("records", "html"), deps=["sae_health", "batch_metrics", "artifacts", "rejected_rows"])
+@table_asset("records", "html", deps=["sae_health", "batch_metrics", "artifacts", "rejected_rows"])
 def version_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per version: its HTML page, with everything that is known of it, readable without a network."""
     version = home.version(context.partition_key)
@@ -63,6 +63,6 @@ def version_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.
         value=row,
         metadata={
             "page": dg.MetadataValue.path(path),
-            "figure": as_markdown(figure_version_report(inputs.stages), "what became of the rows"),
+            "figure": picture(figure_version_report(inputs.stages), "what became of the rows"),
         },
     )

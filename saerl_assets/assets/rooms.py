@@ -3,7 +3,7 @@
 Belongs here: groups, owners, kinds and how an output of a table is declared. Does not belong here: assets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -24,24 +24,34 @@ OWNERS = {
 }
 
 
-def room(group: str, *kinds: str, pool: str | None = None) -> dict[str, Any]:
-    """Arguments of `@dg.asset` that all assets of a group share."""
-    return {
-        "group_name": group,
-        "owners": [OWNERS[group]],
-        "kinds": {"duckdb", *kinds},
-        "partitions_def": DATASET_VERSIONS,
-        "code_version": "1",
-        **({"pool": pool} if pool else {}),
-    }
+def table_asset(
+    group: str, *kinds: str, pool: str | None = None, deps: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`@dg.asset` for a table: the function's name is the table's, its docstring what the UI shows.
+
+    Args:
+        group: The group.
+        kinds: What it is made with, beside DuckDB.
+        pool: The pool that it waits for.
+        deps: Assets that it needs without taking their values.
+    """
+    return dg.asset(
+        group_name=group,
+        owners=[OWNERS[group]],
+        kinds={"duckdb", *kinds},
+        partitions_def=DATASET_VERSIONS,
+        code_version="1",
+        pool=pool,
+        deps=list(deps),
+    )
 
 
 def outs(group: str, kinds: Mapping[str, tuple[str, ...]], value: type = pl.DataFrame) -> dict[str, dg.AssetOut]:
-    """Outputs of `@dg.multi_asset`: one asset per table, described by the table's own grain and columns."""
+    """Outputs of `@dg.multi_asset`: one asset per table, described by the table's own grain."""
     return {
         name: dg.AssetOut(
             dagster_type=value,
-            description=describe(name),
+            description=tables()[name].grain,
             group_name=group,
             owners=[OWNERS[group]],
             kinds={"duckdb", *extra},
@@ -50,10 +60,3 @@ def outs(group: str, kinds: Mapping[str, tuple[str, ...]], value: type = pl.Data
         )
         for name, extra in kinds.items()
     }
-
-
-def describe(name: str) -> str:
-    """The table's grain, then its columns that say more than their name."""
-    table = tables()[name]
-    lines = [f"- `{column.name}`: {column.comment}" for column in table.columns if column.comment]
-    return "\n".join([table.grain, "", *lines])

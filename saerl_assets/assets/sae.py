@@ -9,23 +9,23 @@ import json
 import dagster as dg
 import polars as pl
 
-from saerl_assets.assets.rooms import GPU_POOL, room
+from saerl_assets.assets.rooms import GPU_POOL, table_asset
 from saerl_assets.report.sae import figure_sae_health, figure_sae_weights
-from saerl_assets.report.style import as_markdown
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
 from saerl_assets.resources.progress import progress_lines
 from saerl_assets.resources.reading import Reading
 
 
-@dg.asset(**room("features", "torch", pool=GPU_POOL))
+@table_asset("features", "torch", pool=GPU_POOL)
 def sae_weights(
     context: dg.AssetExecutionContext, home: HomeResource, compute: ComputeResource, prompts: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per layer: the SAE that encodes it, trained on the version's own activations, loaded, or taken over.
 
-    A version with a parent takes over the parent's SAE, so that their features mean the same. An SAE that was trained from
-    the same recipe on the same texts before is found again, not trained again.
+    A version with a parent takes over the parent's SAE, so that their features mean the same. An SAE that was trained
+    from the same recipe on the same texts before is found again, not trained again.
     """
     reading = Reading(home, compute, context.partition_key, context.log.info)
     weights, history = reading.obtain_saes(prompts, lambda what: progress_lines(context.log.info, what))
@@ -34,12 +34,12 @@ def sae_weights(
         metadata={
             "training": {str(row["layer"]): json.loads(row["training"]) for row in weights.to_dicts()},
             **compute.as_metadata(),
-            "figure": as_markdown(figure_sae_weights(history, weights), "training of the SAE"),
+            "figure": picture(figure_sae_weights(history, weights), "training of the SAE"),
         },
     )
 
 
-@dg.asset(**room("features", "torch", pool=GPU_POOL))
+@table_asset("features", "torch", pool=GPU_POOL)
 def sae_health(
     context: dg.AssetExecutionContext,
     home: HomeResource,
@@ -48,18 +48,16 @@ def sae_health(
     sae_weights: pl.DataFrame,
     feature_density: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row per layer: explained variance, L0, dead latents and a verdict, on prompts that the SAE was not trained on."""
+    """One row per layer: explained variance, L0, dead latents and a verdict, on prompts that the SAE never saw."""
     spec = home.version(context.partition_key).spec.sae
     reading = Reading(home, compute, context.partition_key, context.log.info)
-    health = reading.measure_health(
-        prompts, sae_weights, feature_density, progress_lines(context.log.info, "health")
-    )
+    health = reading.measure_health(prompts, sae_weights, feature_density, progress_lines(context.log.info, "health"))
     return dg.MaterializeResult(
         value=health,
         metadata={
             "explained_variance": float(health["explained_variance"].min()),  # type: ignore[arg-type]
             "dead_fraction": float(health["dead_fraction"].max()),  # type: ignore[arg-type]
-            "figure": as_markdown(
+            "figure": picture(
                 figure_sae_health(
                     health,
                     min_explained_variance=spec.min_explained_variance,

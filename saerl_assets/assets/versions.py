@@ -5,14 +5,13 @@ Belongs here: checking that what was registered is still what is there. Does not
 
 import dagster as dg
 
-from saerl_assets.assets.rooms import room
-from saerl_assets.report.style import as_markdown
+from saerl_assets.assets.rooms import table_asset
 from saerl_assets.report.versions import figure_versions
 from saerl_assets.resources.home import HomeResource
-from saerl_assets.resources.progress import preview
+from saerl_assets.resources.metadata import picture, preview
 
 
-@dg.asset(**room("data", "toml"))
+@table_asset("data", "toml")
 def versions(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """One row per dataset version: its spec and what the names in it stood for.
 
@@ -27,7 +26,7 @@ def versions(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Materi
         metadata={
             "dagster/row_count": row.height,
             "preview": preview(row),
-            "figure": as_markdown(figure_versions(version.spec), "what the spec chose"),
+            "figure": picture(figure_versions(version.spec), "what the spec chose"),
             "spec_digest": version.digest,
             "sources": {name: vars(source) for name, source in version.sources.items()},
         }

@@ -14,7 +14,16 @@ from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.locks import holder, is_locked
 
-PACKAGES = ("dagster", "dagster-webserver", "duckdb", "polars", "scikit-learn", "torch", "transformers", "sae-lens")
+PACKAGES = (
+    "dagster",
+    "dagster-webserver",
+    "duckdb",
+    "polars",
+    "scikit-learn",
+    "torch",
+    "transformers",
+    "sae-lens",
+)
 OPTIONAL_PACKAGES = ("reasoning-gym", "datasets")
 LEAST_FREE_BYTES = 2_000_000_000
 
@@ -64,14 +73,17 @@ def _home(home: HomeResource) -> Iterator[Finding]:
         return
     yield _tried(
         "warehouse",
-        lambda: f"{place.warehouse.stat().st_size / 1e6:.1f} MB, versions: {', '.join(home.catalog().keys()) or 'none'}",
+        lambda: (
+            f"{place.warehouse.stat().st_size / 1e6:.1f} MB, versions: {', '.join(home.catalog().keys()) or 'none'}"
+        ),
     )
 
 
 def _models(home: HomeResource, compute: ComputeResource) -> Iterator[Finding]:
     """The reader of every version, without downloading anything."""
     try:
-        sources = sorted({home.version(key).spec.reader.model for key in home.catalog().keys()})
+        keys = home.catalog().keys()
+        sources = sorted({home.version(key).spec.reader.model for key in keys})
     except SaerlError:
         return
     for source in sources:

@@ -2,9 +2,9 @@
 
 Belongs here: finding and ending them. Does not belong here: running anything again.
 
-A process that is killed inside a pool leaves its run STARTED and its slot taken, and every later run then waits for that
-slot for ever. So a run records its host, its process id and when that process started; a process with the same id that
-started at another time is another process.
+A process that is killed inside a pool leaves its run STARTED and its slot taken, and every later run then waits for
+that slot for ever. So a run records its host, its process id and when that process started; a process with the same
+id that started at another time is another process.
 """
 
 import os

@@ -49,13 +49,11 @@ def remove_partition(instance: dg.DagsterInstance, key: str) -> None:
     instance.delete_dynamic_partition(str(DATASET_VERSIONS.name), key)
 
 
-def stages(
-    instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, registered_at: datetime
-) -> list[Stage]:
+def stages(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, registered_at: datetime) -> list[Stage]:
     """Every asset of the version in the order of the graph.
 
-    Assets that one step makes together are due together: if one of them was not made since the version was registered, or
-    if anything upstream of one of them was made later or is due itself.
+    Assets that one step makes together are due together: if one of them was not made since the version was
+    registered, or if anything upstream of one of them was made later or is due itself.
     """
     graph = job.asset_layer.asset_graph
     ordered = graph.toposorted_asset_keys
@@ -116,6 +114,8 @@ def _stage(asset_key: dg.AssetKey, record: dg.EventLogRecord | None, *, is_due: 
         asset=asset_key.path[-1],
         made_at=record.timestamp if record else None,
         run_id=record.run_id if record else "",
-        metadata={} if materialization is None else {name: value.value for name, value in materialization.metadata.items()},
+        metadata={}
+        if materialization is None
+        else {name: value.value for name, value in materialization.metadata.items()},
         is_due=is_due,
     )

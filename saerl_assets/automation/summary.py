@@ -11,7 +11,14 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from saerl_assets.automation.jobs import reconstructable_job
-from saerl_assets.automation.runs import Stage, add_partition, made_together, open_instance, run_stages, stages
+from saerl_assets.automation.runs import (
+    Stage,
+    add_partition,
+    made_together,
+    open_instance,
+    run_stages,
+    stages,
+)
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.console import cause_of
 from saerl_assets.resources.home import HomeResource
@@ -82,7 +89,9 @@ class RunSummary:
         for name, place in self.places:
             yield f"{name:<10}  {place}"
         key = self.state.key
-        yield f"next: saerl run {key}   (resumes)" if self.failure else f"next: saerl show {key}; make ui to look around"
+        yield (
+            f"next: saerl run {key}   (resumes)" if self.failure else f"next: saerl show {key}; make ui to look around"
+        )
 
     @property
     def success(self) -> bool:
@@ -115,7 +124,13 @@ def run_version(
         if unknown:
             remedy = f"Assets: {', '.join(names)}."
             raise SaerlError("unknown_asset", f"There is no asset {unknown[0]!r}.", remedy=remedy)
-        wanted = made_together(definition, only) if only else names if everything else [stage.asset for stage in now if stage.is_due]
+        wanted = (
+            made_together(definition, only)
+            if only
+            else names
+            if everything
+            else [stage.asset for stage in now if stage.is_due]
+        )
         seconds: dict[str, float] = {}
         failure = ""
         if wanted:
@@ -165,7 +180,7 @@ def _state(
     home: HomeResource, instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, registered: datetime
 ) -> VersionState:
     version = home.version(key)
-    heading = {
+    heading: dict[str, object] = {
         "version": key,
         "description": version.spec.description,
         "parent": version.spec.parent,
@@ -224,10 +239,10 @@ def _places(home: HomeResource, key: str, state: VersionState) -> list[tuple[str
     if state.heading["manifest"]:
         current = home.version(key).current_manifest_id
         places.append(("manifest", f"{current}  (saerl sql \"FROM current_batches WHERE dataset_version = '{key}'\")"))
-        for row in warehouse.rows("trainer_exports", dataset_version=key, manifest_id=current).iter_rows(named=True):
-            places.append((f"for {row['trainer']}", str(root.root / row["path"])))
-    for row in warehouse.rows("version_report", dataset_version=key).iter_rows(named=True):
-        places.append(("report", str(root.root / row["path"])))
+        exports = warehouse.rows("trainer_exports", ["trainer", "path"], dataset_version=key, manifest_id=current)
+        places += [(f"for {trainer}", str(root.root / path)) for trainer, path in exports.iter_rows()]
+    reports = warehouse.rows("version_report", ["path"], dataset_version=key)
+    places += [("report", str(root.root / path)) for (path,) in reports.iter_rows()]
     return places
 
 

@@ -6,7 +6,17 @@ A blocking check stops what is downstream; the others warn.
 
 from types import ModuleType
 
-from saerl_assets.checks import artifacts, batches, clusters, difficulty, exports, features, prompts, quality, sae
+from saerl_assets.checks import (
+    artifacts,
+    batches,
+    clusters,
+    difficulty,
+    exports,
+    features,
+    prompts,
+    quality,
+    sae,
+)
 
 CHECK_MODULES: list[ModuleType] = [
     prompts,

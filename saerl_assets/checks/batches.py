@@ -27,9 +27,7 @@ def manifest_invariants(
 ) -> dg.AssetCheckResult:
     """Every training prompt exactly once an epoch or deferred with its reason; whole batches; no evaluation prompt."""
     batches = home.version(context.run.tags["dagster/partition"]).spec.batches
-    return invariants_hold(
-        batch_manifest, prompts, deferred_prompts, batch_size=batches.batch_size, tail=batches.tail
-    )
+    return invariants_hold(batch_manifest, prompts, deferred_prompts, batch_size=batches.batch_size, tail=batches.tail)
 
 
 def invariants_hold(
@@ -69,7 +67,9 @@ def _membership(place: str, ordered: pl.Series, left_out: pl.Series, train: set[
 
 
 def _batch_sizes(manifest: pl.DataFrame, batch_size: int, tail: str) -> list[str]:
-    sizes = manifest.group_by([*_EPOCH, "step"]).agg(n=pl.len(), slots=pl.col("slot").n_unique(), last=pl.col("slot").max())
+    sizes = manifest.group_by([*_EPOCH, "step"]).agg(
+        n=pl.len(), slots=pl.col("slot").n_unique(), last=pl.col("slot").max()
+    )
     odd = sizes.filter(
         (pl.col("n") != batch_size) | (pl.col("slots") != pl.col("n")) | (pl.col("last") + 1 != pl.col("n"))
     )

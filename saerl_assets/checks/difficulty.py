@@ -28,7 +28,9 @@ def every_prompt_scored(difficulty_scores: pl.DataFrame, prompts: pl.DataFrame) 
 def proxy_beats_length(difficulty_proxy: pl.DataFrame) -> dg.AssetCheckResult:
     """On labelled prompts that it was not fitted to, the proxy ranks better than the prompt's length does."""
     held_out = difficulty_proxy.filter(pl.col("rows") == "held_out")
-    figures = {name: value for name, value in held_out.select("score_name", "spearman").iter_rows() if value is not None}
+    figures = {
+        name: value for name, value in held_out.select("score_name", "spearman").iter_rows() if value is not None
+    }
     if "proxy" not in figures:
         words = " ".join(difficulty_proxy.filter(pl.col("score_name") == "proxy")["explanation"])
         return verdict([], words or "No proxy was learned.", figures)

@@ -12,9 +12,7 @@ from saerl_assets.resources.home import HomeResource
 from saerl_assets.trainers.export import check_export, order_digest
 
 
-@dg.asset_check(
-    asset="trainer_exports", additional_ins={"batch_manifest": dg.AssetIn("batch_manifest")}, blocking=True
-)
+@dg.asset_check(asset="trainer_exports", additional_ins={"batch_manifest": dg.AssetIn("batch_manifest")}, blocking=True)
 def exports_keep_the_order(
     home: HomeResource, trainer_exports: pl.DataFrame, batch_manifest: pl.DataFrame
 ) -> dg.AssetCheckResult:

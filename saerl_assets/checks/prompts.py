@@ -15,7 +15,10 @@ from saerl_assets.storage.sources import read_source
 
 @dg.asset_check(asset="prompts", additional_ins={"rejected_rows": dg.AssetIn("rejected_rows")}, blocking=True)
 def no_row_lost(
-    context: dg.AssetCheckExecutionContext, home: HomeResource, prompts: pl.DataFrame, rejected_rows: pl.DataFrame
+    context: dg.AssetCheckExecutionContext,
+    home: HomeResource,
+    prompts: pl.DataFrame,
+    rejected_rows: pl.DataFrame,
 ) -> dg.AssetCheckResult:
     """Every row of the source is in exactly one prompt or in `rejected_rows`."""
     version = home.version(context.run.tags["dagster/partition"])

@@ -35,7 +35,10 @@ def auroc_suffices(metrics: pl.DataFrame, minimum: float) -> dg.AssetCheckResult
 
 @dg.asset_check(asset="quality_scores", additional_ins={"prompts": dg.AssetIn("prompts")}, blocking=True)
 def filter_within_limits(
-    context: dg.AssetCheckExecutionContext, home: HomeResource, quality_scores: pl.DataFrame, prompts: pl.DataFrame
+    context: dg.AssetCheckExecutionContext,
+    home: HomeResource,
+    quality_scores: pl.DataFrame,
+    prompts: pl.DataFrame,
 ) -> dg.AssetCheckResult:
     """Every prompt has a verdict, and no more are dropped than the spec allows."""
     allowed = home.version(context.run.tags["dagster/partition"]).spec.quality.max_dropped_fraction

@@ -46,9 +46,7 @@ class CommonSuffix:
         self._suffix = ""
         self._shortest = 0
         self._n_texts = 0
-        self._follows_space = (
-            True  # in every text so far, what precedes the suffix is white space or the start
-        )
+        self._follows_space = True  # in every text so far, what precedes the suffix is white space or the start
 
     def add(self, text: str) -> None:
         """Takes one more text, without white space around it."""
@@ -69,9 +67,7 @@ class CommonSuffix:
         """The suffix from a word boundary on; empty if it is under 12 characters or the whole of a text."""
         suffix = self._suffix
         if suffix and not self._follows_space:
-            start = next(
-                (place for place, character in enumerate(suffix) if character.isspace()), len(suffix)
-            )
+            start = next((place for place, character in enumerate(suffix) if character.isspace()), len(suffix))
             suffix = suffix[start:]
         if self._n_texts < 2 or len(suffix.strip()) < MIN_AFFIX_CHARACTERS or self._shortest <= len(suffix):
             return ""

@@ -77,9 +77,7 @@ def r_squared(prediction: Doubles, label: Doubles, base: Doubles) -> float | Non
     return 1 - float(np.sum((label - prediction) ** 2)) / error_of_base if error_of_base > 0 else None
 
 
-def mean_over_folds(
-    measure: Callable[[NDArray[np.int64]], float | None], folds: NDArray[np.int64]
-) -> float | None:
+def mean_over_folds(measure: Callable[[NDArray[np.int64]], float | None], folds: NDArray[np.int64]) -> float | None:
     """The measure within each fold, averaged by size over the folds where it is defined; None if nowhere.
 
     Args:

@@ -83,9 +83,7 @@ def _easy_to_hard(by_hash: IntArray, difficulty: NDArray[np.float64]) -> IntArra
     return by_hash[np.argsort(difficulty[by_hash], kind="stable")]
 
 
-def _follow_curriculum(
-    task: Task, difficulty: NDArray[np.float64], by_hash: IntArray, draw: Draw
-) -> IntArray:
+def _follow_curriculum(task: Task, difficulty: NDArray[np.float64], by_hash: IntArray, draw: Draw) -> IntArray:
     """Plans under the spec's curriculum.
 
     - `sorted`: a cluster's prompts are taken by (difficulty, hash).

@@ -97,26 +97,17 @@ def _overlaps(manifest: pl.DataFrame, binary: FloatMatrix, prompt_ids: list[str]
     """The column `feature_overlap` for every batch."""
     compared = _compared_prompts(manifest, prompt_ids)
     batches = compared.select(_BATCH).unique(maintain_order=True)
-    batch = compared.join(batches.with_row_index("batch"), on=_BATCH, how="left", maintain_order="left")[
-        "batch"
-    ]
-    overlap = mean_jaccard(
-        binary, compared["row"].to_numpy().astype(np.int64), batch.to_numpy().astype(np.int64)
-    )
+    batch = compared.join(batches.with_row_index("batch"), on=_BATCH, how="left", maintain_order="left")["batch"]
+    overlap = mean_jaccard(binary, compared["row"].to_numpy().astype(np.int64), batch.to_numpy().astype(np.int64))
     return batches.with_columns(pl.Series("feature_overlap", overlap))
 
 
 def _compared_prompts(manifest: pl.DataFrame, prompt_ids: list[str]) -> pl.DataFrame:
     """The prompts that are compared, batch by batch, each once in a batch, with their rows in the matrix."""
     rows = pl.DataFrame({"prompt_id": prompt_ids}, schema={"prompt_id": pl.String}).with_row_index("row")
-    rows = rows.with_columns(
-        pl.Series("hash", random_words(len(prompt_ids), derive_seed("compared prompts")))
-    )
+    rows = rows.with_columns(pl.Series("hash", random_words(len(prompt_ids), derive_seed("compared prompts"))))
     compared = (
-        manifest.select(*_BATCH, "prompt_id")
-        .unique()
-        .join(rows, on="prompt_id", how="left")
-        .sort([*_BATCH, "hash"])
+        manifest.select(*_BATCH, "prompt_id").unique().join(rows, on="prompt_id", how="left").sort([*_BATCH, "hash"])
     )
     if compared["row"].has_nulls():
         missing = compared.filter(pl.col("row").is_null())["prompt_id"][0]
@@ -142,9 +133,7 @@ def mean_jaccard(binary: FloatMatrix, rows: IntArray, batch: IntArray) -> NDArra
     entries = np.concatenate([[0], np.cumsum(np.diff(binary.indptr)[rows], dtype=np.int64)])[starts]
     first = 0
     while first < n_batches:
-        last = max(
-            first + 1, int(np.searchsorted(entries, entries[first] + _ENTRIES_AT_ONCE, side="right")) - 1
-        )
+        last = max(first + 1, int(np.searchsorted(entries, entries[first] + _ENTRIES_AT_ONCE, side="right")) - 1)
         part = slice(starts[first], starts[last])
         sums[first:last] = _jaccard_sums(binary[rows[part]], batch[part] - first, last - first)
         first = last

@@ -132,16 +132,12 @@ def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
         too_long=_deferred(
             prompts.filter(~fits),
             "too_long",
-            pl.format(
-                "It has {} tokens, more than batches.max_prompt_tokens = {}.", "n_tokens", pl.lit(limit)
-            ),
+            pl.format("It has {} tokens, more than batches.max_prompt_tokens = {}.", "n_tokens", pl.lit(limit)),
         ),
         filtered=_deferred(
             prompts.filter(fits & ~kept),
             "filtered",
-            pl.col("reason")
-            if "reason" in prompts.columns
-            else pl.lit("The quality filter did not keep it."),
+            pl.col("reason") if "reason" in prompts.columns else pl.lit("The quality filter did not keep it."),
         ),
     )
     _check_room(intake, key)
@@ -226,9 +222,7 @@ def _participants(intake: _Intake, arm: str, epoch: int, seed: int) -> tuple[Int
     if intake.spec.tail == "drop" and n_left_over:
         hashes = random_words(intake.prompts.height, derive_seed(seed, epoch, "tail"))
         drawn = taking_part[np.argsort(hashes[taking_part])]
-        reason = pl.lit(
-            f"{len(taking_part)} prompts leave {n_left_over} over when cut into batches of {size}."
-        )
+        reason = pl.lit(f"{len(taking_part)} prompts leave {n_left_over} over when cut into batches of {size}.")
         deferred.append(_deferred(intake.prompts[drawn[:n_left_over]], "tail", reason))
         taking_part = np.sort(drawn[n_left_over:])
     return taking_part, deferred
@@ -242,6 +236,4 @@ def fill_up(order: IntArray, batch_size: int) -> IntArray:
 
 def _deferred(prompts: pl.DataFrame, code: str, reason: pl.Expr) -> pl.DataFrame:
     """The prompts with one reason: prompt_id, reason_code, reason."""
-    return prompts.select(
-        "prompt_id", pl.lit(code).alias("reason_code"), reason.cast(pl.String).alias("reason")
-    )
+    return prompts.select("prompt_id", pl.lit(code).alias("reason_code"), reason.cast(pl.String).alias("reason"))

@@ -72,9 +72,7 @@ def describe_clusters(clustering: Clustering, matrix: FloatMatrix, prompts: pl.D
             "prompt_fraction": sizes / max(len(names), 1),
             "mean_similarity": sums / np.maximum(sizes, 1),
             "top_features": _distinctive(_feature_presence(matrix), clustering.assignments, k),
-            "top_words": [
-                [vocabulary[word] for word in top] for top in _distinctive(words, clustering.assignments, k)
-            ],
+            "top_words": [[vocabulary[word] for word in top] for top in _distinctive(words, clustering.assignments, k)],
             "exemplars": [[names[row] for row in rows] for rows in _nearest(clustering, k)],
             "top_topic": [topic for topic, _ in topics],
             "top_topic_fraction": [fraction for _, fraction in topics],
@@ -83,9 +81,7 @@ def describe_clusters(clustering: Clustering, matrix: FloatMatrix, prompts: pl.D
     )
 
 
-def evidence(
-    inside: NDArray[np.int64], n_inside: int, total: NDArray[np.int64], n_total: int
-) -> NDArray[np.float64]:
+def evidence(inside: NDArray[np.int64], n_inside: int, total: NDArray[np.int64], n_total: int) -> NDArray[np.float64]:
     """How surely items occur in a larger share of a cluster's prompts than of the other prompts.
 
     The log-likelihood ratio G2 = 2 sum O ln(O / E) over the four cells of cluster x occurrence (Dunning,
@@ -163,9 +159,7 @@ def _nearest(clustering: Clustering, k: int) -> list[NDArray[np.int64]]:
     return [order[starts[i] : starts[i + 1]][:N_EXEMPLARS] for i in range(k)]
 
 
-def _top_topics(
-    assignments: NDArray[np.int32], topics: pl.Series, k: int
-) -> list[tuple[str | None, float | None]]:
+def _top_topics(assignments: NDArray[np.int32], topics: pl.Series, k: int) -> list[tuple[str | None, float | None]]:
     """The most frequent topic of each cluster, by alphabet if equal, and its share of known topics."""
     found: list[tuple[str | None, float | None]] = [(None, None)] * k
     counts = (

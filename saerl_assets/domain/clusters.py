@@ -221,9 +221,7 @@ def _assign(units: FloatMatrix, centroids: Floats) -> tuple[Labels, Doubles]:
     return assignments, np.clip(similarity, -1.0, 1.0)
 
 
-def _mean_directions(
-    units: FloatMatrix, assignments: Labels, similarity: Doubles, centroids: Floats
-) -> Floats:
+def _mean_directions(units: FloatMatrix, assignments: Labels, similarity: Doubles, centroids: Floats) -> Floats:
     """The direction of each cluster's summed rows; an empty one gets a row far from its centroid."""
     k, n_features = centroids.shape
     sums = np.zeros((k, n_features))
@@ -240,9 +238,7 @@ def _mean_directions(
     return directions
 
 
-def _number_by_size(
-    assignments: Labels, centroids: Floats, has_features: NDArray[np.bool_]
-) -> tuple[Labels, Floats]:
+def _number_by_size(assignments: Labels, centroids: Floats, has_features: NDArray[np.bool_]) -> tuple[Labels, Floats]:
     """Clusters from the largest to the smallest, empty ones gone; rows without features go to the largest."""
     k = len(centroids)
     rows = np.flatnonzero(has_features)

@@ -80,9 +80,7 @@ def guess_columns(columns: Sequence[Column], values: Sequence[Mapping[str, objec
 
 
 def _guess_prompt(columns: Sequence[Column], source: str) -> str:
-    candidates = [
-        column for column in columns if column.kind in {"text", "messages"} and ".0." not in column.path
-    ]
+    candidates = [column for column in columns if column.kind in {"text", "messages"} and ".0." not in column.path]
     named = _first_named(candidates, _PROMPT_NAMES)
     longest = max(
         (column for column in candidates if column.kind == "text"),
@@ -102,9 +100,7 @@ def _guess_prompt(columns: Sequence[Column], source: str) -> str:
 
 
 def _guess_response(columns: Sequence[Column], prompt: str) -> str | None:
-    column = _first_named(
-        [c for c in columns if c.kind in {"text", "messages"} and c.path != prompt], _RESPONSE_NAMES
-    )
+    column = _first_named([c for c in columns if c.kind in {"text", "messages"} and c.path != prompt], _RESPONSE_NAMES)
     if column is None or prompt.startswith(f"{column.path}."):
         return None
     if column.kind == "messages" and isinstance(column.example, list):
@@ -143,11 +139,7 @@ def _guess_labels(columns: Sequence[Column]) -> dict[str, str]:
 
 
 def _is_share(column: Column) -> bool:
-    return (
-        column.smallest is not None
-        and column.largest is not None
-        and 0 <= column.smallest <= column.largest <= 1
-    )
+    return column.smallest is not None and column.largest is not None and 0 <= column.smallest <= column.largest <= 1
 
 
 def _shared_text(prompt: Field, values: Sequence[Mapping[str, object]]) -> Affixes:

@@ -169,9 +169,7 @@ def _held_out_metric(
         f"its penalties chosen within each.{left_out}"
     )
     if not (rank_correlation or 0.0) > 0:
-        explanation += (
-            ' It does not rank unseen prompts, so score = "auto" takes the magnitude: label more prompts.'
-        )
+        explanation += ' It does not rank unseen prompts, so score = "auto" takes the magnitude: label more prompts.'
     r2 = r_squared(predictions, target, base)
     return _metric("proxy", "held_out", len(target), rank_correlation, r2, explanation)
 
@@ -180,17 +178,13 @@ def _fitted_metric(model: LinearModel, known: FloatMatrix, target: Doubles) -> d
     fitted = model.predict(known)
     r2 = r_squared(fitted, target, np.full(len(target), target.mean()))
     n_used = int(np.count_nonzero(model.coefficients))
-    explanation = (
-        f"The same on the prompts that it was fitted to, with {n_used:,} features: how far it overfits."
-    )
+    explanation = f"The same on the prompts that it was fitted to, with {n_used:,} features: how far it overfits."
     return _metric("proxy", "fitted", len(target), spearman(fitted, target), r2, explanation)
 
 
 def _no_proxy(supervision: Supervision, reason: str) -> _Proxy:
     consequence = " Where the proxy is asked for, the magnitude takes its place."
-    return _Proxy(
-        None, None, [_metric("proxy", "held_out", len(supervision.rows), None, None, reason + consequence)]
-    )
+    return _Proxy(None, None, [_metric("proxy", "held_out", len(supervision.rows), None, None, reason + consequence)])
 
 
 def _score_in_use(

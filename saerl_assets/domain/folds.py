@@ -40,9 +40,7 @@ def hash_fractions(prompt_ids: Sequence[str], *, seed: int, purpose: str) -> NDA
         float64 [n], uniform in [0, 1).
     """
     salt = f"{seed}:{purpose}:"
-    digests = b"".join(
-        hashlib.blake2b(f"{salt}{name}".encode(), digest_size=8).digest() for name in prompt_ids
-    )
+    digests = b"".join(hashlib.blake2b(f"{salt}{name}".encode(), digest_size=8).digest() for name in prompt_ids)
     return (np.frombuffer(digests, dtype="<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

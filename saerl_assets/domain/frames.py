@@ -33,9 +33,7 @@ class FrameBuilder:
         return pl.concat(self._blocks)
 
     def _pack(self) -> None:
-        columns: Iterable[Sequence[object]] = (
-            zip(*self._rows, strict=True) if self._rows else ((),) * len(self._schema)
-        )
+        columns: Iterable[Sequence[object]] = zip(*self._rows, strict=True) if self._rows else ((),) * len(self._schema)
         series = [
             pl.Series(name, values, dtype=dtype)
             for (name, dtype), values in zip(self._schema.items(), columns, strict=True)

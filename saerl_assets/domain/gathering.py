@@ -120,9 +120,7 @@ class Gathering:
         response = None
         if fields.response:
             is_needed = self.spec.reader.scope != "prompt"
-            response = canonical_response(
-                fields.response.of(value), fields.response.path, is_needed=is_needed
-            )
+            response = canonical_response(fields.response.of(value), fields.response.path, is_needed=is_needed)
         answer = as_text(fields.answer.of(value), fields.answer.path) if fields.answer else None
         identity = prompt_id(messages, response)
         prompt = self._index.get(identity)
@@ -163,9 +161,7 @@ class Gathering:
         if number is not None:
             return number
         self.n_unreadable += 1
-        self.first_unreadable = (
-            self.first_unreadable or f"{self.file}:{row.line}: {unreadable(field.path, raw)}"
-        )
+        self.first_unreadable = self.first_unreadable or f"{self.file}:{row.line}: {unreadable(field.path, raw)}"
         return NO_VALUE
 
     def _is_evaluation(self, identity: str, value: dict[str, object]) -> bool:
@@ -214,9 +210,7 @@ class MappedFields:
             answer=Field(data.answer) if data.answer else None,
             topic=Field(data.topic) if data.topic else None,
             split=Field(spec.split.column) if spec.split.column else None,
-            labels={
-                name: Field(label.column) for name, label in sorted(spec.labels.items()) if not label.source
-            },
+            labels={name: Field(label.column) for name, label in sorted(spec.labels.items()) if not label.source},
             kept=None if data.keep == "all" else tuple(Field(path) for path in data.keep),
         )
 

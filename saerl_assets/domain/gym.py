@@ -204,9 +204,7 @@ def score_answer(row: Mapping[str, object], answer: str | None) -> float:
         return 0.0
     metadata = json.loads(str(row["metadata"]))
     try:
-        return float(
-            score(answer, {"question": row["prompt"], "answer": row["answer"], "metadata": metadata})
-        )
+        return float(score(answer, {"question": row["prompt"], "answer": row["answer"], "metadata": metadata}))
     except (ValueError, TypeError, ArithmeticError, LookupError, SyntaxError):
         # Some scorers take for granted that the text parses: prime_factorization's calls int() on each part.
         return 0.0

@@ -89,9 +89,7 @@ def label_value(value: object) -> float | None:
 
 def observation_id(*origin: str | int) -> str:
     """Identity of an observation: a hash of where it was made, so that reading it again adds nothing."""
-    return hashlib.sha256("\0".join(map(str, origin)).encode(errors="surrogatepass")).hexdigest()[
-        :ID_HEX_DIGITS
-    ]
+    return hashlib.sha256("\0".join(map(str, origin)).encode(errors="surrogatepass")).hexdigest()[:ID_HEX_DIGITS]
 
 
 def observations_from_file(
@@ -141,7 +139,7 @@ def fold_labels(observations: pl.DataFrame) -> pl.DataFrame:
     the last bit of the mean.
     """
     return (
-        observations.unique(maintain_order=True)
+        observations.unique(["label", "observation_id"], keep="first", maintain_order=True)
         .sort("prompt_id", "label", "observation_id")
         .group_by("prompt_id", "label", maintain_order=True)
         .agg(
@@ -176,9 +174,7 @@ class _Matching:
         """Takes one row, or counts why not."""
         self.counts["rows"] += 1
         if row.value is None:
-            self._leave_out(
-                "rows_unusable", row, row.problem[1] if row.problem else "The row cannot be read."
-            )
+            self._leave_out("rows_unusable", row, row.problem[1] if row.problem else "The row cannot be read.")
             return
         self._unseen = {key: field for key, field in self._unseen.items() if field.of(row.value) is MISSING}
         if len(self._sample) < _N_SAMPLED_ROWS:

@@ -118,9 +118,7 @@ def _path(
         )
         point = np.asarray(found.x)
         weights, intercept = point[:-1], point[-1]
-        yield LinearModel(
-            weights * scaling.inverse, float(intercept - scaling.centre @ weights), inverse_penalty
-        )
+        yield LinearModel(weights * scaling.inverse, float(intercept - scaling.centre @ weights), inverse_penalty)
 
 
 class _Objective:

@@ -33,9 +33,7 @@ def canonical_text(text: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            reason = (
-                f"The text holds half of a surrogate pair at character {error.start + 1}. Write it as UTF-8."
-            )
+            reason = f"The text holds half of a surrogate pair at character {error.start + 1}. Write it as UTF-8."
             raise RowError("not_utf8", reason) from error
         text = unicodedata.normalize("NFC", text)
     if "\r" in text:
@@ -82,9 +80,7 @@ def canonical_response(value: object, field: str, *, is_needed: bool) -> str | N
         raise RowError("not_text", f"{field} is {_kind(value)} where text is due. {remedy}")
     response = canonical_text(value) if isinstance(value, str) else ""
     if is_needed and not response:
-        raise RowError(
-            "missing_response", f"{field} is missing, null or blank, but reader.scope reads a response."
-        )
+        raise RowError("missing_response", f"{field} is missing, null or blank, but reader.scope reads a response.")
     return response or None
 
 
@@ -113,9 +109,7 @@ def as_text(value: object, field: str) -> str | None:
         return None
     if isinstance(value, list | tuple | Mapping):
         remedy = (
-            f"Name one value in it, such as {field}.0."
-            if not isinstance(value, Mapping)
-            else "Name a field in it."
+            f"Name one value in it, such as {field}.0." if not isinstance(value, Mapping) else "Name a field in it."
         )
         raise RowError("not_text", f"{field} is {_kind(value)} where text or a number is due. {remedy}")
     if not isinstance(value, str):
@@ -130,9 +124,7 @@ def as_text(value: object, field: str) -> str | None:
 
 def _canonical_message(message: object, place: int, field: str) -> dict[str, str]:
     if not isinstance(message, Mapping):
-        raise RowError(
-            "bad_messages", f"{field}.{place} is {_kind(message)}, not a message with role and content."
-        )
+        raise RowError("bad_messages", f"{field}.{place} is {_kind(message)}, not a message with role and content.")
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
             what = _kind(message[key]) if key in message else "missing"
@@ -161,10 +153,4 @@ def _kind(value: object) -> str:
         return f"the number {value}"
     if isinstance(value, str):
         return "text"
-    return (
-        "an object"
-        if isinstance(value, Mapping)
-        else "a list"
-        if isinstance(value, list)
-        else type(value).__name__
-    )
+    return "an object" if isinstance(value, Mapping) else "a list" if isinstance(value, list) else type(value).__name__

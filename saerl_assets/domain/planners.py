@@ -43,8 +43,9 @@ def draw_clustered(task: Task, sequence: IntArray, n_steps: int | None) -> IntAr
        cluster, of its middle prompt; ties go by the clusters' turn. So all clusters advance together, and
        where they are sorted, difficulty rises overall.
     3. What is left of the clusters, fewer than B prompts of each, is joined in order of relative rank and cut
-       into mixed batches, at most as many as there are clusters, which are placed among the others by the
-       same rule. Only at the very end can there be a shorter batch.
+       into mixed batches, at most as many as there are clusters. They are placed among the others by the
+       relative rank of their last prompt, so that nothing is taken before what precedes it in its cluster.
+       Only at the very end can there be a shorter batch.
     4. Neighbouring batches exchange prompts, see `exchange`.
 
     After Jing et al., arXiv 2605.27354: cluster first, easy to hard within a cluster, moderate mixing of
@@ -73,9 +74,9 @@ def draw_clustered(task: Task, sequence: IntArray, n_steps: int | None) -> IntAr
         rest, rest_progress = grouped[~is_whole][rest], progress[~is_whole][rest]
         n_mixed = len(rest) // size * size
         batches = np.concatenate([batches, rest[:n_mixed].reshape(-1, size)])
-        place = np.concatenate([place, rest_progress[:n_mixed].reshape(-1, size)[:, size // 2]])
+        place = np.concatenate([place, rest_progress[:n_mixed].reshape(-1, size)[:, -1]])
         tail = rest[n_mixed:]
-    order = np.lexsort((turn[task.cluster[batches[:, size // 2]]], place))[:n_steps]
+    order = np.lexsort((turn[task.cluster[batches[:, -1]]], place))[:n_steps]
     return np.concatenate([exchange(batches[order], task.spec.mix_fraction).ravel(), tail])
 
 
@@ -111,9 +112,7 @@ def exchange(batches: IntArray, fraction: float) -> IntArray:
     partner_slot = np.where(is_first, slot + 1, slot - 1)
     has_partner = (partner >= 0) & (partner < n_batches)
     mixed = batches.copy()
-    mixed[:, slot] = np.where(
-        has_partner, batches[np.clip(partner, 0, n_batches - 1), partner_slot], batches[:, slot]
-    )
+    mixed[:, slot] = np.where(has_partner, batches[np.clip(partner, 0, n_batches - 1), partner_slot], batches[:, slot])
     return mixed
 
 

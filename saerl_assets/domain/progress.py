@@ -1,7 +1,7 @@
 """How long work tells where it is.
 
-Belongs here: the shape of a progress call. Does not belong here: bars and log lines; whoever starts the work decides how
-it is shown.
+Belongs here: the shape of a progress call. Does not belong here: bars and log lines; whoever starts the work decides
+how it is shown.
 """
 
 from __future__ import annotations

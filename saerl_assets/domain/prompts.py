@@ -107,9 +107,7 @@ def take_prompts(
         if gathering.n_rows % _PROGRESS_ROWS == 0:
             progress(gathering.n_rows, max(n_rows, gathering.n_rows), unit="rows")
     if gathering.n_rows == 0:
-        raise SaerlError(
-            "source_empty", "The source has no rows.", where=file, remedy="Name a source with rows."
-        )
+        raise SaerlError("source_empty", "The source has no rows.", where=file, remedy="Name a source with rows.")
     gathering.check_fields()
     return _Assembly(gathering).intake(tokenise, progress)
 
@@ -124,17 +122,14 @@ def check_rejected(intake: Intake, spec: VersionSpec) -> None:
     n_rejected, n_rows = intake.counts["rejected"], intake.counts["rows"]
     if n_rejected <= spec.data.max_rejected_fraction * n_rows and intake.prompts.height:
         return
-    reasons = (
-        intake.rejected["reason_code"].value_counts().sort(["count", "reason_code"], descending=[True, False])
-    )
+    reasons = intake.rejected["reason_code"].value_counts().sort(["count", "reason_code"], descending=[True, False])
     by_reason = ", ".join(f"{code} {number:,}" for code, number in reasons.iter_rows())
     first = intake.rejected.head(_N_ROWS_SHOWN).select("line", "reason").iter_rows()
     examples = " ".join(f"Line {line}: {reason}" for line, reason in first)
     code = "too_many_rejected" if intake.prompts.height else "no_prompts"
     raise SaerlError(
         code,
-        f"{n_rejected:,} of {n_rows:,} rows ({n_rejected / n_rows:.1%}) cannot be used: {by_reason}. "
-        f"{examples}",
+        f"{n_rejected:,} of {n_rows:,} rows ({n_rejected / n_rows:.1%}) cannot be used: {by_reason}. {examples}",
         where=intake.file,
         remedy="Correct them (the table rejected_rows lists all), or raise data.max_rejected_fraction, "
         f"which is {spec.data.max_rejected_fraction:g}.",
@@ -197,21 +192,22 @@ class _Assembly:
             self._dropped.setdefault(prompt, ("answer_conflict", reason))
 
     def _prompts(self, readings: pl.DataFrame) -> pl.DataFrame:
-        gathering, taken = self._gathering, readings["prompt"].to_list()
-        n_rows = np.bincount(self._row_prompt, minlength=self._gathered.height)
+        gathering = self._gathering
+        identities = self._gathered["prompt_id"].gather(readings["prompt"])
+        readings = readings[identities.arg_sort()]
+        taken = readings["prompt"].to_list()
+        answers = [gathering.answers[prompt] for prompt in taken]
+        splits = ["evaluation" if gathering.is_evaluation[prompt] else "train" for prompt in taken]
+        n_rows = np.bincount(self._row_prompt, minlength=self._gathered.height)[taken]
         return (
             self._gathered[taken]
             .with_columns(
                 readings.drop("prompt"),
-                answer=pl.Series([gathering.answers[prompt] for prompt in taken], dtype=pl.String),
-                split=pl.Series(
-                    ["evaluation" if gathering.is_evaluation[prompt] else "train" for prompt in taken],
-                    dtype=pl.String,
-                ),
-                n_rows=pl.Series(n_rows[taken], dtype=pl.UInt32),
+                answer=pl.Series(answers, dtype=pl.String),
+                split=pl.Series(splits, dtype=pl.String),
+                n_rows=pl.Series(n_rows, dtype=pl.UInt32),
             )
             .select(*PROMPTS_SCHEMA)
-            .sort("prompt_id")
         )
 
     def _rejected(self) -> pl.DataFrame:
@@ -222,9 +218,7 @@ class _Assembly:
             prompt = int(self._row_prompt[row])
             first = self._gathered.row(prompt, named=True)
             messages = json.loads(first["messages"])
-            decisive: dict[str, object] = {
-                data.prompt: messages if first["is_chat"] else messages[0]["content"]
-            }
+            decisive: dict[str, object] = {data.prompt: messages if first["is_chat"] else messages[0]["content"]}
             if data.response:
                 decisive[data.response] = first["response"]
             if data.answer:
@@ -242,9 +236,7 @@ class _Assembly:
             for row in np.flatnonzero(~np.isnan(values) & is_kept[self._row_prompt]).tolist():
                 origin = observation_id("column", label, gathering.row_position[row])
                 place = f"{gathering.file}:{gathering.row_line[row]}"
-                builder.add(
-                    label, origin, identities[gathering.row_prompt[row]], values[row], "column", place
-                )
+                builder.add(label, origin, identities[gathering.row_prompt[row]], values[row], "column", place)
         return builder.frame()
 
     def _label_conflicts(self) -> NDArray[np.bool_]:

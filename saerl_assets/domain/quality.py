@@ -41,9 +41,7 @@ METRICS_SCHEMA = pl.Schema(
     }
 )
 
-SCORES_SCHEMA = pl.Schema(
-    {"prompt_id": pl.String, "quality": pl.Float64, "kept": pl.Boolean, "reason": pl.String}
-)
+SCORES_SCHEMA = pl.Schema({"prompt_id": pl.String, "quality": pl.Float64, "kept": pl.Boolean, "reason": pl.String})
 
 SET_APART = "set apart for evaluation; never in a manifest"
 
@@ -159,9 +157,7 @@ class _Outcomes:
         }
 
 
-def score_quality(
-    features: FeatureSet, prompts: pl.DataFrame, result: ProbeResult, spec: QualitySpec
-) -> pl.DataFrame:
+def score_quality(features: FeatureSet, prompts: pl.DataFrame, result: ProbeResult, spec: QualitySpec) -> pl.DataFrame:
     """Scores every prompt and drops the worst ones of the training split, as the spec says.
 
     Args:
@@ -225,9 +221,7 @@ def _probabilities(features: FeatureSet, probe: Probe | None) -> NDArray[np.floa
     if probe is None:
         return None
     matrix = finite_csr(features, probe.pooling)
-    return logistic(
-        LinearModel(probe.coefficients.astype(np.float64), probe.intercept, np.nan).predict(matrix)
-    )
+    return logistic(LinearModel(probe.coefficients.astype(np.float64), probe.intercept, np.nan).predict(matrix))
 
 
 def _why_idle(result: ProbeResult, spec: QualitySpec) -> str | None:
@@ -240,8 +234,7 @@ def _why_idle(result: ProbeResult, spec: QualitySpec) -> str | None:
     if area is None or area < spec.min_auroc:
         found = "undefined" if area is None else f"{area:.3f}"
         return (
-            f"the probe's held-out AUROC is {found}, under quality.min_auroc = {spec.min_auroc:g}: "
-            "nothing is dropped"
+            f"the probe's held-out AUROC is {found}, under quality.min_auroc = {spec.min_auroc:g}: nothing is dropped"
         )
     return None
 

@@ -45,9 +45,7 @@ class TokenisedText:
 class Tokenise(Protocol):
     """A reader's tokenizer with its template."""
 
-    def __call__(
-        self, prompts: Sequence[Messages | str], responses: Sequence[str | None]
-    ) -> list[TokenisedText]:
+    def __call__(self, prompts: Sequence[Messages | str], responses: Sequence[str | None]) -> list[TokenisedText]:
         """Tokenises messages (template `chat`) or texts, and responses where they are read."""
 
 
@@ -102,9 +100,7 @@ def read_prompts(
                 unusable[number] = problem
             else:
                 identity = text_id(tokens, reader)
-                accepted.add(
-                    number, text, identity, tokens.token_ids, len(tokens.token_ids), tokens.n_prefix_tokens
-                )
+                accepted.add(number, text, identity, tokens.token_ids, len(tokens.token_ids), tokens.n_prefix_tokens)
         progress(start + len(block), len(numbers), unit="prompts")
     return Readings(accepted.frame(), unusable, n_without_prefix, n_without_suffix)
 
@@ -121,10 +117,7 @@ def text_id(tokens: TokenisedText, reader: ReaderSpec) -> str:
 def _with_asked(messages: Messages, content: str) -> Messages:
     """The messages with another content of the asking one."""
     asking = asking_message(messages)
-    return [
-        {**message, "content": content} if place == asking else message
-        for place, message in enumerate(messages)
-    ]
+    return [{**message, "content": content} if place == asking else message for place, message in enumerate(messages)]
 
 
 def _problem(tokens: TokenisedText, reader: ReaderSpec) -> tuple[str, str] | None:

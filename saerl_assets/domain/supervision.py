@@ -33,9 +33,7 @@ class Supervision:
     """Which values of the label are not used, in words, with a space before; empty if all are."""
 
 
-def supervise(
-    prompts: pl.DataFrame, labels: pl.DataFrame, label: str, *, limit: int | None, seed: int
-) -> Supervision:
+def supervise(prompts: pl.DataFrame, labels: pl.DataFrame, label: str, *, limit: int | None, seed: int) -> Supervision:
     """The label's finite values for training prompts, in the order of the prompts.
 
     Args:

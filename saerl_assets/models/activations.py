@@ -1,7 +1,7 @@
 """Activations kept on disk for a while, so that training an SAE and computing features read the model once.
 
-Belongs here: writing and reading the activations of a shard, and the threshold of attention sinks. Does not belong here:
-what is made of them.
+Belongs here: writing and reading the activations of a shard, and the threshold of attention sinks. Does not belong
+here: what is made of them.
 
 They are kept in the reader's own number format, so that a row computed from the cache is the very row that a fresh pass
 would give.
@@ -66,3 +66,8 @@ def sink_threshold(activations: Sequence[torch.Tensor], multiple: float) -> floa
     """The norm above which a token is an attention sink: `multiple` times the median norm of the given tokens."""
     norms = torch.cat([states.float().norm(dim=-1) for states in activations])
     return float(norms.median()) * multiple
+
+
+def without_sinks(activations: Sequence[torch.Tensor], threshold: float) -> torch.Tensor:
+    """The tokens whose norm is at most the threshold: [n_tokens, d_model]."""
+    return torch.cat([states[states.float().norm(dim=-1) <= threshold] for states in activations])

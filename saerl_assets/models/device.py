@@ -6,6 +6,7 @@ Belongs here: choosing one and what fits on it. Does not belong here: models.
 from __future__ import annotations
 
 import re
+import time
 
 import torch
 
@@ -50,6 +51,17 @@ def describe_device(name: str) -> str:
         properties = torch.cuda.get_device_properties(name)
         return f"{name}: {properties.name}, {properties.total_memory / 1e9:.0f} GB"
     return f"{name}: {torch.get_num_threads()} threads"
+
+
+def matmul_flops(device: str, seconds: float = 0.5) -> float:
+    """Floating-point operations a second that a large float32 matrix product reaches on a device."""
+    size = 768 if device == "cpu" else 4096
+    left = torch.rand(size, size, device=device)
+    started, n_products = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        float((left @ left)[0, 0])  # reading a value waits for the device
+        n_products += 1
+    return 2.0 * size**3 * n_products / (time.perf_counter() - started)
 
 
 def token_budget(wanted: int, device: str) -> int:

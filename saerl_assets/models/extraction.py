@@ -77,9 +77,7 @@ def plan_shards(texts: Sequence[Text], *, texts_per_shard: int) -> list[Shard]:
     Within a shard the texts are sorted by length, so that a batch has little padding.
     """
     ordered = sorted(texts, key=lambda text: text.text_id)
-    return [
-        _shard(ordered[start : start + texts_per_shard]) for start in range(0, len(ordered), texts_per_shard)
-    ]
+    return [_shard(ordered[start : start + texts_per_shard]) for start in range(0, len(ordered), texts_per_shard)]
 
 
 def read_shard(reader: ReadsBatches, shard: Shard, *, token_budget: int) -> Activations:
@@ -127,8 +125,14 @@ def pool_shard(
         n_sinks = np.bincount(text_of_token[in_scope & ~kept], minlength=len(lengths))
         token = chosen[sparse.token.cpu().numpy()]
         rows.features[layer] = _feature_table(
-            shard, text_of_token[token], place_in_text[token], sparse.latent.cpu().numpy(), sparse.value.cpu().numpy(),
-            encoder.n_latents, n_tokens, n_sinks,
+            shard,
+            text_of_token[token],
+            place_in_text[token],
+            sparse.latent.cpu().numpy(),
+            sparse.value.cpu().numpy(),
+            encoder.n_latents,
+            n_tokens,
+            n_sinks,
         )
         rows.states[layer] = _state_table(shard, states.float().cpu().numpy(), kept, lengths)
     rows.seconds["encoding and pooling"] = time.perf_counter() - started

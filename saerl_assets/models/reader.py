@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class Tokeniser:
         folder, gguf = _converted(files)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf} if gguf else {}))
-        except Exception as error:  # noqa: BLE001 - transformers raises many kinds for one cause
+        except Exception as error:
             remedy = "Put the model's tokenizer files (tokenizer.json, tokenizer_config.json) beside its weights."
             raise SaerlError("model_without_tokenizer", f"{error}", where=str(files.folder), remedy=remedy) from error
         if template == "chat" and not tokenizer.chat_template:
@@ -59,11 +59,13 @@ class Tokeniser:
         ids = self._encode(heads, add_special_tokens=special)
         spoken = [i for i, response in enumerate(responses) if response is not None]
         tails = dict(
-            zip(spoken, self._encode([responses[i] or "" for i in spoken], add_special_tokens=False), strict=True)
+            zip(
+                spoken,
+                self._encode([responses[i] or "" for i in spoken], add_special_tokens=False),
+                strict=True,
+            )
         )
-        return [
-            TokenisedText(head + tails.get(i, []), len(head) if i in tails else 0) for i, head in enumerate(ids)
-        ]
+        return [TokenisedText(head + tails.get(i, []), len(head) if i in tails else 0) for i, head in enumerate(ids)]
 
     def _render(self, prompt: list[dict[str, str]] | str) -> str:
         if isinstance(prompt, str):
@@ -116,10 +118,10 @@ class Reader:
             model = AutoModel.from_pretrained(folder, config=config, dtype=getattr(torch, dtype))
         except SaerlError:
             raise
-        except Exception as error:  # noqa: BLE001 - transformers and safetensors raise many kinds for a broken file
+        except Exception as error:
             remedy = "Download the model again; its files cannot be read."
             raise SaerlError("model_corrupt", f"{error}", where=str(files.folder), remedy=remedy) from error
-        model = model.eval().requires_grad_(False).to(device)
+        model = model.eval().requires_grad_(requires_grad=False).to(device)
         return cls(model, _blocks(model, max(layers) + 1), layers, files.digest)
 
     @torch.inference_mode()
@@ -158,7 +160,9 @@ def _check_layers(layers: Sequence[int], n_blocks: int, files: ModelFiles) -> No
     if max(layers) >= n_blocks:
         remedy = f"It has {n_blocks} blocks: choose layers from 0 to {n_blocks - 1}; the middle ones say most."
         raise SaerlError(
-            "layer_missing", f"{files.source.partition('#')[0]} has no layer {max(layers)}.", where="reader.layers",
+            "layer_missing",
+            f"{files.source.partition('#')[0]} has no layer {max(layers)}.",
+            where="reader.layers",
             remedy=remedy,
         )
 
@@ -185,7 +189,7 @@ def _blocks(model: nn.Module, n_blocks: int) -> nn.ModuleList:
 
 
 def _converted(files: ModelFiles) -> tuple[Path, str | None]:
-    """A folder with safetensors and tokenizer files; a GGUF file is converted once, because that takes half a minute."""
+    """A folder with safetensors and tokenizer files; a GGUF file is converted once: that takes half a minute."""
     if files.gguf_file is None:
         return files.folder, None
     target = files.folder / f".{files.gguf_file}.safetensors"
@@ -196,7 +200,7 @@ def _converted(files: ModelFiles) -> tuple[Path, str | None]:
         try:
             model = AutoModel.from_pretrained(files.folder, gguf_file=files.gguf_file, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf_file)
-        except Exception as error:  # noqa: BLE001 - a broken file shows itself in many ways
+        except Exception as error:
             remedy = "Download the model again; its file cannot be read."
             place = str(files.folder / files.gguf_file)
             raise SaerlError("model_corrupt", f"{error}", where=place, remedy=remedy) from error
@@ -215,17 +219,18 @@ def _quieten() -> None:
     """Leaves progress to us, and does not report the blocks that are left out on purpose."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
-def config_of(files: ModelFiles) -> Mapping[str, int]:
-    """Sizes that an estimate needs: `n_blocks`, `d_model`, `d_ff`."""
+def sizes_of(files: ModelFiles) -> dict[str, int]:
+    """Sizes that an estimate needs: `n_blocks`, `d_model`, `d_ff`, `n_vocabulary`."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(_converted(files)[0]).get_text_config()
     return {
         "n_blocks": int(config.num_hidden_layers),
         "d_model": int(config.hidden_size),
+        "n_vocabulary": int(config.vocab_size),
         "d_ff": int(getattr(config, "intermediate_size", 0) or 4 * config.hidden_size),
     }

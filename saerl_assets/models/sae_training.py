@@ -20,7 +20,7 @@ from saerl_assets.domain.progress import Progress
 from saerl_assets.domain.spec import SaeSpec
 
 DEAD_WINDOW_FRACTION = 0.05
-"""Share of the run after which a latent that has not fired counts as dead: short, so that the auxiliary loss can act."""
+"""Share of the run after which a silent latent counts as dead: short, so that the auxiliary loss can act."""
 WARM_UP_FRACTION, DECAY_FRACTION = 0.05, 0.3
 DECODER_NORM = 0.1
 N_CHECKPOINTS = 4
@@ -36,7 +36,14 @@ class TrainedSae:
 
 
 def train_sae(
-    activations: torch.Tensor, spec: SaeSpec, *, layer: int, seed: int, folder: Path, device: str, progress: Progress
+    activations: torch.Tensor,
+    spec: SaeSpec,
+    *,
+    layer: int,
+    seed: int,
+    folder: Path,
+    device: str,
+    progress: Progress,
 ) -> TrainedSae:
     """Trains one SAE; killed and started again with the same arguments it goes on from its last checkpoint.
 
@@ -107,14 +114,17 @@ class _TokenOrder:
     def _shuffled(self) -> Iterator[torch.Tensor]:
         while True:
             order = torch.randperm(len(self._activations), generator=self._generator)
-            yield from order.split(self._batch)[: len(order) // self._batch]
+            yield from torch.split(order, self._batch)[: len(order) // self._batch]
 
 
-def _initial_sae(
-    activations: torch.Tensor, spec: SaeSpec, *, layer: int, scale: float, device: str
-) -> Any:  # noqa: ANN401 - sae_lens's own class
+def _initial_sae(activations: torch.Tensor, spec: SaeSpec, *, layer: int, scale: float, device: str) -> Any:  # noqa: ANN401 - sae_lens's own class
     """A training SAE whose bias is the data's mean and whose decoder rows point at data."""
-    from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens import (
+        BatchTopKTrainingSAE,
+        BatchTopKTrainingSAEConfig,
+        TopKTrainingSAE,
+        TopKTrainingSAEConfig,
+    )
 
     kinds: dict[str, tuple[Any, Any]] = {
         "topk": (TopKTrainingSAE, TopKTrainingSAEConfig),

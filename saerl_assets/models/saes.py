@@ -58,7 +58,7 @@ class TopKEncoder(Encoder):
     architecture = "topk"
 
     def __init__(self, config: dict[str, Any], weights: dict[str, torch.Tensor], device: str) -> None:
-        self.k = int(config["k"])
+        self.k: int = int(config["k"])
         self._w_enc, self._w_dec = weights["W_enc"].float().to(device), weights["W_dec"].float().to(device)
         self._b_enc, self._b_dec = weights["b_enc"].float().to(device), weights["b_dec"].float().to(device)
         self.d_in, self.n_latents = self._w_enc.shape
@@ -171,7 +171,7 @@ def fetch_sae(source: str, *, folder: Path, into: Path) -> Path:
         release, _, sae_id = rest.partition("/")
         try:
             sae: Any = SAE.from_pretrained(release, sae_id)
-        except Exception as error:  # noqa: BLE001 - the hub and the registry fail in many ways
+        except Exception as error:
             remedy = "Check release and id at the SAELens registry and the network, or use path:DIR."
             raise SaerlError("hub_failed", f"{error}", where=source, remedy=remedy) from error
         sae.save_model(into)

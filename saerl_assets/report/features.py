@@ -48,9 +48,7 @@ def figure_prompt_features(counts: pl.DataFrame) -> bytes:
     counts = counts.drop_nulls(["n_tokens", "n_active_features"])
     active = finite(counts, "n_active_features")
     if not active.size:
-        return message(
-            "No prompt was read", "Materialise prompt_features: it reads the prompts through model and SAE."
-        )
+        return message("No prompt was read", "Materialise prompt_features: it reads the prompts through model and SAE.")
     key = "prompt_id" if "prompt_id" in counts.columns else "text_id"
     correlation = counts.select(pl.corr("n_tokens", "n_active_features", method="spearman")).item()
     drawn = card(
@@ -64,9 +62,7 @@ def figure_prompt_features(counts: pl.DataFrame) -> bytes:
     further = f" ({count(beyond)} more to the right)" if beyond else ""
     label(drawn.axes[0], x=f"features active in a prompt{further}", y="prompts")
     sample = thinned(counts, key)
-    drawn.axes[1].scatter(
-        sample["n_tokens"], sample["n_active_features"], s=7, color=BLUE, alpha=0.35, linewidths=0
-    )
+    drawn.axes[1].scatter(sample["n_tokens"], sample["n_active_features"], s=7, color=BLUE, alpha=0.35, linewidths=0)
     label(drawn.axes[1], x="tokens in the prompt", y="active features")
     return png(drawn)
 
@@ -83,10 +79,9 @@ def figure_prompt_states(states: pl.DataFrame, prompts: pl.DataFrame) -> bytes:
     """
     states = states.drop_nulls("mean").sort("text_id")
     if states.is_empty():
-        return message(
-            "No hidden states", "Materialise prompt_states: it keeps the mean hidden state of each prompt."
-        )
-    matrix = np.asarray(states["mean"].to_list(), dtype=np.float64)
+        return message("No hidden states", "Materialise prompt_states: it keeps the mean hidden state of each prompt.")
+    width = len(states["mean"][0])
+    matrix = states["mean"].list.to_array(width).to_numpy().astype(np.float64)
     norms = np.linalg.norm(matrix, axis=1)
     places, explained = _principal_plane(matrix)
     topics = prompts.select("text_id", "topic").unique("text_id", keep="first", maintain_order=True)
@@ -96,8 +91,7 @@ def figure_prompt_states(states: pl.DataFrame, prompts: pl.DataFrame) -> bytes:
     sample = thinned(plane, "text_id")
     named = _largest_topics(sample)
     drawn = card(
-        f"Mean hidden states of {count(states.height, 'text')}; this plane holds {share(explained)} of "
-        f"their variance",
+        f"Mean hidden states of {count(states.height, 'text')}; this plane holds {share(explained)} of their variance",
         key=[(cut(name, 22), colour) for name, colour in zip(named, SERIES, strict=False)]
         + ([("other", FAINT)] if named and sample.filter(~pl.col("topic").is_in(named)).height else []),
         widths=(1.5, 1.0),
@@ -123,17 +117,13 @@ def figure_feature_density(density: pl.DataFrame) -> bytes:
     dead = density.filter(pl.col("n_prompts") == 0).height
     alive = finite(density.filter(pl.col("n_prompts") > 0), "n_prompts")
     if not alive.size:
-        return message(
-            "Every feature is dead", "The SAE does not fit this reader or layer: look at sae_health."
-        )
+        return message("Every feature is dead", "The SAE does not fit this reader or layer: look at sae_health.")
     layers = density["layer"].unique().sort().to_list()
     several = len(layers) > 1
     drawn = card(
-        f"{count(density.height, 'feature')}: {share(dead / density.height)} never fire, half of the others "
-        f"fire in {count(float(np.median(alive)), 'prompt')} or fewer",
-        key=[(f"layer {layer}", colour) for layer, colour in zip(layers, SERIES, strict=False)]
-        if several
-        else [],
+        f"{count(density.height, 'feature')}, {share(dead / density.height)} dead; the median of the others "
+        f"fires in {count(float(np.median(alive)), 'prompt')}",
+        key=[(f"layer {layer}", colour) for layer, colour in zip(layers, SERIES, strict=False)] if several else [],
         widths=(1.0, 7.0),
         share_y=True,
     )
@@ -145,9 +135,7 @@ def figure_feature_density(density: pl.DataFrame) -> bytes:
         if several:
             drawn.axes[1].stairs(heights, edges, color=colour, linewidth=1.6)
         else:
-            drawn.axes[1].bar(
-                edges[:-1], heights, width=np.diff(edges) * 0.94, align="edge", color=colour, linewidth=0
-            )
+            drawn.axes[1].bar(edges[:-1], heights, width=np.diff(edges) * 0.94, align="edge", color=colour, linewidth=0)
     drawn.axes[1].set_xscale("log")
     drawn.axes[1].set_yscale("symlog", linthresh=1.0)
     drawn.axes[1].set_xlim(edges[0] * 0.93, edges[-1] * 1.05)
@@ -185,9 +173,7 @@ def _draw_plane(axes: Axes, sample: pl.DataFrame, named: list[str]) -> None:
 
 def _largest_topics(sample: pl.DataFrame) -> list[str]:
     """Names of the most frequent topics, at most as many as can be told apart by colour."""
-    counted = (
-        sample.drop_nulls("topic").group_by("topic").len().sort(["len", "topic"], descending=[True, False])
-    )
+    counted = sample.drop_nulls("topic").group_by("topic").len().sort(["len", "topic"], descending=[True, False])
     return counted["topic"].head(MAX_TOPICS).to_list()
 
 

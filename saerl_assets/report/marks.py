@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.colors import Colormap
     from numpy.typing import NDArray
 
@@ -63,9 +64,13 @@ def histogram(
             linewidth=0.6,
         )
         floor += heights
-    axes.set_xlim(edges[0], edges[-1])
+    beside = edges[1] - edges[0] if len(edges) == 2 else 0.0  # one bar alone is not to look like a wall
+    axes.set_xlim(edges[0] - beside, edges[-1] + beside)
     axes.grid(visible=False, axis="x")
     axes.margins(y=0.08)
+    whole_ticks(axes.yaxis)
+    if np.array_equal(values, np.round(values)):
+        whole_ticks(axes.xaxis)
     return int((values > edges[-1]).sum())
 
 
@@ -112,6 +117,8 @@ def bars(axes: Axes, names: Sequence[str], values: Sequence[float], said: Sequen
         write(axes, max(value, 0.0), float(place), words, points=4.0, color=INK)
     room = 1.03 + 0.0135 * max([len(words) for words in said], default=0)
     axes.set_xlim(min([0.0, *values]) * 1.05, spread * room)
+    if all(float(value).is_integer() for value in values):
+        whole_ticks(axes.xaxis)
 
 
 def end_labels(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
@@ -192,6 +199,13 @@ def median_line(axes: Axes, value: float, said: str) -> None:
 def thinned(frame: pl.DataFrame, by: str, n: int = 1500) -> pl.DataFrame:
     """At most `n` rows, evenly spaced in the order of a column of hashes: always the same sample."""
     return frame.sort(by).gather_every(max(1, -(-frame.height // n)))
+
+
+def whole_ticks(axis: Axis) -> None:
+    """Marks whole numbers only along an axis of counts, however few they are."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def thousands(axes: Axes) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from saerl_assets.report.marks import bars, histogram, median_line
+from saerl_assets.report.marks import bars, histogram, median_line, whole_ticks
 from saerl_assets.report.style import AMBER, BLUE, CARD, VERMILION, card, finite, label, message, png
 from saerl_assets.report.words import count, cut, listed, share
 
@@ -41,10 +41,7 @@ def figure_prompts(prompts: pl.DataFrame) -> bytes:
     folded = int(prompts["n_rows"].sum()) - prompts.height if "n_rows" in prompts.columns else 0
     drawn = card(
         f"{count(tokens.size, 'prompt')}, median {count(float(np.median(tokens)), 'token')}",
-        key=[
-            (f"{count(groups[split].size)} {split}", colour)
-            for split, colour in zip(splits, colours, strict=False)
-        ],
+        key=[(f"{count(groups[split].size)} {split}", colour) for split, colour in zip(splits, colours, strict=False)],
         note=f"{count(folded, 'duplicate row')} folded in" if folded else "",
     )
     axes = drawn.axes[0]
@@ -66,9 +63,7 @@ def figure_rejected_rows(rejected: pl.DataFrame, *, n_rows: int = 0) -> bytes:
         PNG bytes.
     """
     if rejected.is_empty():
-        return message(
-            "No row was rejected", "Every row of the source became a prompt or was folded into one."
-        )
+        return message("No row was rejected", "Every row of the source became a prompt or was folded into one.")
     reasons = _counted(rejected, "reason_code")
     of_all = f" of {count(n_rows)} ({share(rejected.height / n_rows)})" if n_rows else ""
     drawn = card(
@@ -100,8 +95,7 @@ def figure_label_observations(observations: pl.DataFrame) -> bytes:
     n_labels = observations["label"].n_unique()
     n_prompts = observations["prompt_id"].n_unique()
     drawn = card(
-        f"{count(observations.height, 'observation')} of {count(n_labels, 'label')}, "
-        f"on {count(n_prompts, 'prompt')}",
+        f"{count(observations.height, 'observation')} of {count(n_labels, 'label')}, on {count(n_prompts, 'prompt')}",
         height=0.95 + 0.34 * counted.height,
     )
     numbers = [float(number) for number in counted["n"]]
@@ -154,6 +148,7 @@ def _draw_values(axes: Axes, values: NDArray[np.float64]) -> None:
     width = 0.8 * float(np.diff(distinct).min()) if distinct.size > 1 else 0.2
     axes.bar(distinct, numbers, width=width, color=BLUE, edgecolor=CARD, linewidth=0.6)
     axes.grid(visible=False, axis="x")
+    whole_ticks(axes.yaxis)
     if distinct.size == 1:
         axes.set_xlim(distinct[0] - 1.0, distinct[0] + 1.0)
     if distinct.size <= 6:

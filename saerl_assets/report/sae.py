@@ -57,9 +57,7 @@ def figure_sae_weights(history: pl.DataFrame, weights: pl.DataFrame) -> bytes:
         f"SAE trained on {count(finite(history, 'tokens').max(initial=0.0), 'token')}: explains "
         f"{_span(last, 'explained_variance')} of the variance, {_span(last, 'dead_fraction')} dead",
         key=[(f"layer {layer}", colour) for layer, colour in zip(layers, SERIES, strict=False)],
-        note=f"{figure(float(finite(last, 'l0').mean()))} latents active on a token"
-        if finite(last, "l0").size
-        else "",
+        note=f"{figure(float(finite(last, 'l0').mean()))} latents active on a token" if finite(last, "l0").size else "",
         widths=(1.0, 1.0, 1.0),
         height=3.1,
     )
@@ -82,9 +80,7 @@ def figure_sae_weights(history: pl.DataFrame, weights: pl.DataFrame) -> bytes:
     return png(drawn)
 
 
-def figure_sae_health(
-    health: pl.DataFrame, *, min_explained_variance: float, max_dead_fraction: float
-) -> bytes:
+def figure_sae_health(health: pl.DataFrame, *, min_explained_variance: float, max_dead_fraction: float) -> bytes:
     """How well the SAE fits, against the spec's limits.
 
     Args:
@@ -97,9 +93,7 @@ def figure_sae_health(
     """
     health = health.drop_nulls(["explained_variance", "dead_fraction"]).sort("layer")
     if health.is_empty():
-        return message(
-            "The SAE was not measured", "Materialise sae_health: it needs prompts and sae_weights."
-        )
+        return message("The SAE was not measured", "Materialise sae_health: it needs prompts and sae_weights.")
     names = [f"layer {row['layer']}: {row['verdict']}" for row in health.iter_rows(named=True)]
     tokens, sinks = int(health["n_tokens"].sum()), int(health["n_sink_tokens"].sum())
     n_good = int((health["verdict"] == "good").sum())
@@ -124,15 +118,11 @@ def figure_sae_health(
     return png(drawn)
 
 
-def _against(
-    axes: Axes, names: list[str], values: list[float], limit: float, side: str, measured: str
-) -> None:
+def _against(axes: Axes, names: list[str], values: list[float], limit: float, side: str, measured: str) -> None:
     """Bars of shares with the limit that they must keep."""
     from matplotlib.ticker import PercentFormatter
 
-    bars(
-        axes, names, [min(max(value, 0.0), 1.0) for value in values], [share(value) for value in values], BLUE
-    )
+    bars(axes, names, [min(max(value, 0.0), 1.0) for value in values], [share(value) for value in values], BLUE)
     for patch, value in zip(axes.patches, values, strict=True):
         if (value < limit) if side == "at least" else (value > limit):
             patch.set_facecolor(VERMILION)
@@ -147,9 +137,7 @@ def _against(
 
 def _loaded(weights: pl.DataFrame) -> bytes:
     if weights.is_empty():
-        return message(
-            "There is no SAE yet", "Materialise sae_weights: it trains or loads one for each layer."
-        )
+        return message("There is no SAE yet", "Materialise sae_weights: it trains or loads one for each layer.")
     rows: list[tuple[str, str]] = []
     for row in weights.sort("layer").head(6).iter_rows(named=True):
         rows += [
@@ -160,9 +148,7 @@ def _loaded(weights: pl.DataFrame) -> bytes:
         ]
     trained = bool((weights["source"] == "train").any())
     title = f"{count(weights.height, 'SAE')}, {count(int(weights['n_latents'].sum()), 'latent')} in all"
-    return facts(
-        title, rows, note="its training curves are not at hand" if trained else "loaded, not trained here"
-    )
+    return facts(title, rows, note="its training curves are not at hand" if trained else "loaded, not trained here")
 
 
 def _span(last: pl.DataFrame, column: str) -> str:

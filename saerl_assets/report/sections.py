@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from saerl_assets.report import tables, verdicts
+from saerl_assets.report import order_tables, score_tables, tables, verdicts
 from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metrics, figure_deferred_prompts
 from saerl_assets.report.blocks import Block, Code, FactList, picture
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_clusters
@@ -67,9 +67,7 @@ def summary_blocks(inputs: ReportInputs) -> tuple[Block, ...]:
 
 
 def _data(inputs: ReportInputs) -> Section:
-    blocks: list[Block] = [
-        picture(figure_prompts(inputs.prompts), "Histogram of the prompts' lengths in tokens")
-    ]
+    blocks: list[Block] = [picture(figure_prompts(inputs.prompts), "Histogram of the prompts' lengths in tokens")]
     if inputs.labels.height:
         blocks.append(picture(figure_labels(inputs.labels), "Histograms of the labels"))
     if inputs.rejected_rows.height:
@@ -77,9 +75,7 @@ def _data(inputs: ReportInputs) -> Section:
         blocks += [picture(drawn, "Rejected rows by reason"), tables.rejected_table(inputs)]
     if inputs.prompts.height:
         blocks.append(tables.prompts_table(inputs))
-    return Section(
-        "data", "Data", (verdicts.judge_data(inputs), verdicts.judge_labels(inputs)), tuple(blocks)
-    )
+    return Section("data", "Data", (verdicts.judge_data(inputs), verdicts.judge_labels(inputs)), tuple(blocks))
 
 
 def _sae(inputs: ReportInputs) -> Section:
@@ -97,13 +93,9 @@ def _sae(inputs: ReportInputs) -> Section:
         picture(figure_sae_weights(inputs.sae_history, inputs.sae_weights), "The SAE and its training"),
     ]
     if counts.height:
-        blocks.append(
-            picture(figure_prompt_features(counts), "Active features per prompt, and against length")
-        )
+        blocks.append(picture(figure_prompt_features(counts), "Active features per prompt, and against length"))
     if inputs.feature_density.height:
-        blocks.append(
-            picture(figure_feature_density(inputs.feature_density), "Prompts in which a feature is active")
-        )
+        blocks.append(picture(figure_feature_density(inputs.feature_density), "Prompts in which a feature is active"))
         blocks.append(tables.features_table(inputs))
     return Section("sae", "SAE and features", (verdicts.judge_sae(inputs),), tuple(blocks))
 
@@ -112,9 +104,7 @@ def _clusters(inputs: ReportInputs) -> Section:
     blocks: list[Block] = []
     if inputs.clusters.height:
         blocks = [
-            picture(
-                figure_clusters(inputs.clusters), "Sizes of the clusters with the words that set them apart"
-            ),
+            picture(figure_clusters(inputs.clusters), "Sizes of the clusters with the words that set them apart"),
             picture(
                 figure_cluster_assignments(inputs.cluster_assignments),
                 "Similarity of prompts to their cluster",
@@ -132,7 +122,7 @@ def _difficulty(inputs: ReportInputs) -> Section:
                 figure_difficulty_proxy(inputs.difficulty_proxy),
                 "Rank correlation of each score with the label",
             ),
-            tables.proxy_table(inputs),
+            score_tables.proxy_table(inputs),
         ]
     if inputs.difficulty_scores.height:
         drawn = figure_difficulty_scores(
@@ -140,8 +130,8 @@ def _difficulty(inputs: ReportInputs) -> Section:
         )
         blocks += [
             picture(drawn, "The difficulty in use, and against the label or by topic"),
-            tables.extremes_table(inputs, hardest=False),
-            tables.extremes_table(inputs, hardest=True),
+            score_tables.extremes_table(inputs, hardest=False),
+            score_tables.extremes_table(inputs, hardest=True),
         ]
     return Section("difficulty", "Difficulty", (verdicts.judge_difficulty(inputs),), tuple(blocks))
 
@@ -150,11 +140,11 @@ def _quality(inputs: ReportInputs) -> Section:
     blocks: list[Block] = []
     if inputs.quality_probe["auroc"].is_not_null().any():
         drawn = figure_quality_probe(inputs.quality_probe, min_auroc=inputs.spec.quality.min_auroc)
-        blocks += [picture(drawn, "Accuracy of the quality probe"), tables.probe_table(inputs)]
+        blocks += [picture(drawn, "Accuracy of the quality probe"), score_tables.probe_table(inputs)]
     if inputs.quality_scores["quality"].is_not_null().any():
         blocks.append(picture(figure_quality_scores(inputs.quality_scores), "Predicted quality with the cut"))
     if inputs.quality_scores.filter(~pl.col("kept")).height:
-        blocks.append(tables.dropped_table(inputs))
+        blocks.append(score_tables.dropped_table(inputs))
     return Section("quality", "Quality", (verdicts.judge_quality(inputs),), tuple(blocks))
 
 
@@ -163,23 +153,19 @@ def _batches(inputs: ReportInputs) -> Section:
     if inputs.ordered.height:
         manifest, planner = inputs.batch_manifest, inputs.planner
         blocks += [
-            picture(
-                figure_batch_manifest(manifest, planner), "Difficulty over the batches, beside a shuffle"
-            ),
-            picture(
-                figure_batch_metrics(inputs.batch_metrics, manifest, planner), "Clusters over the batches"
-            ),
-            tables.arms_table(inputs),
+            picture(figure_batch_manifest(manifest, planner), "Difficulty over the batches, beside a shuffle"),
+            picture(figure_batch_metrics(inputs.batch_metrics, manifest, planner), "Clusters over the batches"),
+            order_tables.arms_table(inputs),
         ]
         if inputs.deferred_prompts.filter(pl.col("arm") == planner).height:
             drawn = figure_deferred_prompts(inputs.deferred_prompts, planner)
             blocks.append(picture(drawn, "Prompts left out of the order, by reason"))
-        blocks += [tables.batch_table(inputs, last=False), tables.batch_table(inputs, last=True)]
+        blocks += [order_tables.batch_table(inputs, last=False), order_tables.batch_table(inputs, last=True)]
     return Section("batches", "Batches", (verdicts.judge_batches(inputs),), tuple(blocks))
 
 
 def _exports(inputs: ReportInputs) -> Section:
-    blocks: list[Block] = [tables.exports_table(inputs)] if inputs.trainer_exports.height else []
+    blocks: list[Block] = [order_tables.exports_table(inputs)] if inputs.trainer_exports.height else []
     commands = "\n".join(f"saerl export {inputs.spec.key} --to {name}" for name in ("trl", "verl"))
     blocks.append(Code("Write them again", commands))
     return Section("exports", "Trainer files", (verdicts.judge_exports(inputs),), tuple(blocks))
@@ -192,7 +178,7 @@ def _provenance(inputs: ReportInputs) -> Section:
         FactList("Digests", tuple(_digests(inputs))),
     ]
     if inputs.artifacts.height:
-        blocks.append(tables.artifacts_table(inputs))
+        blocks.append(order_tables.artifacts_table(inputs))
     blocks += [
         Code("The spec, with every default", _pretty(row["spec"]), is_open=False),
         Code("What its names stood for", _pretty(row["resolved"]), is_open=False),

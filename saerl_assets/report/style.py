@@ -187,8 +187,7 @@ def escape_math(text: str) -> str:
     """A text for matplotlib to write as it is: no formula between dollars, a box for a letter it lacks."""
     known = _known_characters()
     return "".join(
-        character if character in "\n " or ord(character) in known else "□"
-        for character in text.replace("\t", " ")
+        character if character in "\n " or ord(character) in known else "□" for character in text.replace("\t", " ")
     ).replace("$", r"\$")
 
 
@@ -234,10 +233,9 @@ def plain_numbers(axis: Axis) -> None:
         if axis.get_scale() != "linear":
             return f"{value:,g}"
         steps = np.abs(np.diff(axis.get_majorticklocs()))
-        step = steps[steps > 0].min(initial=1.0)
-        decimals = next(
-            (n for n in range(6) if abs(step * 10**n - round(step * 10**n)) < 1e-6 * 10**n * step), 6
-        )
+        step = steps[steps > 0].min(initial=np.inf)
+        step = step if np.isfinite(step) else 1.0
+        decimals = next((n for n in range(6) if abs(step * 10**n - round(step * 10**n)) < 1e-6 * 10**n * step), 6)
         return f"{value:,.{decimals}f}"
 
     axis.set_major_formatter(FuncFormatter(said))
@@ -281,8 +279,7 @@ def _draw_key(figure: Figure, key: Sequence[tuple[str, str]], note: str, *, y: f
         return TextArea(escape_math(printable(text)), textprops=size | {"color": colour})
 
     parts: list[Artist] = [
-        HPacker(children=[words("■", colour), words(name, INK)], pad=0, sep=4, align="baseline")
-        for name, colour in key
+        HPacker(children=[words("■", colour), words(name, INK)], pad=0, sep=4, align="baseline") for name, colour in key
     ]
     if note:
         parts.append(words(note, MUTED))
@@ -309,9 +306,7 @@ def _style_axes(axes: Axes) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(
-        labelsize=TEXT - 0.5, labelfontfamily=FONT, labelcolor=MUTED, color=FAINT, length=3, width=0.8
-    )
+    axes.tick_params(labelsize=TEXT - 0.5, labelfontfamily=FONT, labelcolor=MUTED, color=FAINT, length=3, width=0.8)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -53,24 +53,18 @@ def judge_data(inputs: ReportInputs) -> Verdict:
     if apart:
         parts.append(f"{count(apart, 'prompt')} set apart for evaluation")
     level: Level = "good" if fraction <= inputs.spec.data.max_rejected_fraction / 2 else "watch"
-    return Verdict(
-        level, f"{count(n_rows, 'row')} became {count(prompts.height, 'prompt')}: {', '.join(parts)}."
-    )
+    return Verdict(level, f"{count(n_rows, 'row')} became {count(prompts.height, 'prompt')}: {', '.join(parts)}.")
 
 
 def judge_labels(inputs: ReportInputs) -> Verdict:
     """What is known about the prompts."""
     labels = inputs.labels
     if labels.is_empty():
-        return Verdict(
-            "missing", "Nothing is known about the prompts: the spec names no labels, or none was found."
-        )
+        return Verdict("missing", "Nothing is known about the prompts: the spec names no labels, or none was found.")
     counted = labels.group_by("label").len().sort("label")
     known = listed([f"{name} for {count(n, 'prompt')}" for name, n in counted.iter_rows()], 6)
     disagreeing = labels.filter(pl.col("spread") > 0).height
-    averaged = (
-        f" {count(disagreeing, 'value')} averaged over observations that disagree." if disagreeing else ""
-    )
+    averaged = f" {count(disagreeing, 'value')} averaged over observations that disagree." if disagreeing else ""
     return Verdict("good", f"Labels: {known}.{averaged}")
 
 
@@ -80,10 +74,7 @@ def judge_sae(inputs: ReportInputs) -> Verdict:
     if health.is_empty():
         return Verdict("missing", "The SAE has not been measured.")
     levels: dict[str, Level] = {"good": "good", "poor": "watch", "unfit": "bad"}
-    said = [
-        f"Layer {row['layer']}: {row['verdict']}. {row['explanation']}"
-        for row in health.iter_rows(named=True)
-    ]
+    said = [f"Layer {row['layer']}: {row['verdict']}. {row['explanation']}" for row in health.iter_rows(named=True)]
     return Verdict(worst(levels.get(verdict, "bad") for verdict in health["verdict"]), " ".join(said))
 
 
@@ -111,17 +102,13 @@ def judge_difficulty(inputs: ReportInputs) -> Verdict:
     proxy = _spearman(inputs.difficulty_proxy, "proxy")
     length = _spearman(inputs.difficulty_proxy, "length")
     if proxy is None:
-        return Verdict(
-            "missing", f"The score in use is the {in_use}. {_why_skipped(inputs.difficulty_proxy, 'proxy')}"
-        )
+        return Verdict("missing", f"The score in use is the {in_use}. {_why_skipped(inputs.difficulty_proxy, 'proxy')}")
     words = f"The proxy ranks held-out prompts at Spearman {figure(proxy)}"
     if length is None:
         return Verdict("good" if proxy > MARGIN_OVER_LENGTH else "watch", f"{words}. In use: {in_use}.")
     words += f"; prompt length alone reaches {figure(length)}."
     better = proxy - abs(length) >= MARGIN_OVER_LENGTH
-    advice = (
-        "" if better else " That is no better than sorting by length, so do not expect a curriculum from it."
-    )
+    advice = "" if better else " That is no better than sorting by length, so do not expect a curriculum from it."
     return Verdict("good" if better else "watch", f"{words} In use: {in_use}.{advice}")
 
 
@@ -151,14 +138,10 @@ def judge_batches(inputs: ReportInputs) -> Verdict:
     batches = count(n_batches, "batch", "batches")
     words = [f"{batches} of {inputs.spec.batches.batch_size} in the order {inputs.planner}."]
     easy, hard = difficulty_ends(rows)
-    words.append(
-        f"Median difficulty goes from {figure(easy)} in the first tenth to {figure(hard)} in the last"
-    )
+    words.append(f"Median difficulty goes from {figure(easy)} in the first tenth to {figure(hard)} in the last")
     shuffled = inputs.batch_manifest.filter(pl.col("arm") == "shuffle")
     if shuffled.height:
-        words[-1] += (
-            f", where a shuffle goes from {' to '.join(figure(end) for end in difficulty_ends(shuffled))}"
-        )
+        words[-1] += f", where a shuffle goes from {' to '.join(figure(end) for end in difficulty_ends(shuffled))}"
     words[-1] += "."
     mixed = dict(inputs.batch_metrics.group_by("arm").agg(pl.col("n_clusters").mean()).iter_rows())
     if inputs.planner in mixed:
@@ -187,13 +170,9 @@ def judge_artifacts(inputs: ReportInputs) -> Verdict:
         return Verdict("missing", "No artefact is recorded.")
     changed = files.filter(~pl.col("intact"))
     if changed.height:
-        names = listed(
-            [f"{kind} {name}" for kind, name in changed.select("kind", "name").sort("kind", "name").rows()]
-        )
+        names = listed([f"{kind} {name}" for kind, name in changed.select("kind", "name").sort("kind", "name").rows()])
         return Verdict("bad", f"Changed since recorded, or gone: {names}. Materialise what made them again.")
-    return Verdict(
-        "good", f"All {count(files.height, 'artefact')} still have the digests that were recorded."
-    )
+    return Verdict("good", f"All {count(files.height, 'artefact')} still have the digests that were recorded.")
 
 
 def worst(levels: Iterable[Level]) -> Level:

@@ -54,9 +54,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The reader's files, fetched if need be."""
         from saerl_assets.models.sources import locate_model
 
-        return locate_model(
-            version.spec.reader.model, cache=model_cache(), folder=version.folder, progress=progress
-        )
+        return locate_model(version.spec.reader.model, cache=model_cache(), folder=version.folder, progress=progress)
 
     def tokeniser(self, version: Version, progress: Progress = silent) -> "Tokeniser":
         """The reader's tokenizer with its template, without the weights."""
@@ -68,6 +66,18 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The reader, cut off after the highest layer; loaded once a process."""
         spec = version.spec.reader
         return _load_reader(self.files(version, progress), spec.layers, spec.dtype, self.chosen_device())
+
+    def reader_size(self, version: Version) -> dict[str, int]:
+        """The reader's sizes, without its weights."""
+        from saerl_assets.models.reader import sizes_of
+
+        return sizes_of(self.files(version))
+
+    def matmul_flops(self) -> float:
+        """Floating-point operations a second of a large matrix product on the device."""
+        from saerl_assets.models.device import matmul_flops
+
+        return matmul_flops(self.chosen_device())
 
     def where_is(self, source: str, home: HomeResource) -> str:
         """Where a model is, without fetching it; says so if it would be fetched."""

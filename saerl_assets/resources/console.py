@@ -48,7 +48,7 @@ class _Worthwhile(logging.Filter):
         return event.event_type_value in {"STEP_START", "STEP_SUCCESS", "STEP_FAILURE"}
 
 
-@dg.logger(description="One line a stage, and its progress.")
+@dg.logger
 def console_lines(_: dg.InitLoggerContext) -> logging.Logger:
     """Prints to standard error."""
     logger = logging.Logger("saerl.run", level=logging.DEBUG)

@@ -1,7 +1,7 @@
 """The resource `home`: where everything is kept.
 
-Belongs here: turning a configured folder into the home, its warehouse, catalog and artefacts. Does not belong here: what
-assets do with them.
+Belongs here: turning a configured folder into the home, its warehouse, catalog and artefacts. Does not belong here:
+what assets do with them.
 """
 
 from collections.abc import Callable

@@ -1,19 +1,14 @@
-"""What Dagster is told while an asset is being made, and the tables that its page shows.
+"""What is told while an asset is being made.
 
-Belongs here: progress as log lines, frames as Markdown. Does not belong here: figures, which `report` draws.
+Belongs here: progress as log lines. Does not belong here: what is told of it afterwards (metadata).
 """
 
 import time
 from collections.abc import Callable
 
-import dagster as dg
-import polars as pl
-
 from saerl_assets.domain.progress import Progress
 
 SECONDS_BETWEEN_LINES = 5.0
-PREVIEW_ROWS = 5
-PREVIEW_CHARACTERS = 60
 
 
 def progress_lines(say: Callable[[str], None], what: str) -> Progress:
@@ -46,20 +41,3 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def preview(frame: pl.DataFrame) -> dg.MarkdownMetadataValue:
-    """The first rows as a Markdown table."""
-    names = [name for name in frame.columns if name != "dataset_version"]
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    lines += [
-        "| " + " | ".join(_cell(value) for value in row) + " |"
-        for row in frame.select(names).head(PREVIEW_ROWS).iter_rows()
-    ]
-    return dg.MetadataValue.md("\n".join(lines))
-
-
-def _cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    text = text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

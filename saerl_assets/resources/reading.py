@@ -1,7 +1,7 @@
 """One version's reading: its texts, its reader, its SAEs and its shards, wired to the home.
 
-Belongs here: which texts and SAEs are there already, and where new ones are put. Does not belong here: the forward pass,
-pooling and training, which are `models`'.
+Belongs here: which texts and SAEs are there already, and where new ones are put. Does not belong here: the forward
+pass, pooling and training, which are `models`'.
 """
 
 import json
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -56,9 +56,7 @@ class Extraction:
 class Reading:
     """Reads one version."""
 
-    def __init__(
-        self, home: HomeResource, compute: ComputeResource, key: str, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, home: HomeResource, compute: ComputeResource, key: str, say: Callable[[str], None]) -> None:
         self._home, self._compute, self._say = home, compute, say
         self._version = home.version(key)
         self._spec = self._version.spec
@@ -86,9 +84,7 @@ class Reading:
         rows, histories, offset = [], [], 0
         for layer, source in zip(layers, named, strict=True):
             made = (
-                self._train(layer, shards, progress)
-                if source == TRAIN
-                else self._load(layer, source, shards, progress)
+                self._train(layer, shards, progress) if source == TRAIN else self._load(layer, source, shards, progress)
             )
             history = made.pop("history")
             histories.append(pl.DataFrame(history, schema=HISTORY_SCHEMA))
@@ -106,25 +102,28 @@ class Reading:
         if parent_spec != self._spec.reader.model_copy(update={"max_tokens": parent_spec.max_tokens}):
             remedy = "Use the parent's [reader], or train an SAE in a version without a parent."
             raise SaerlError(
-                "parent_other_reader", f"{parent!r} reads with another [reader].", where="reader", remedy=remedy
+                "parent_other_reader",
+                f"{parent!r} reads with another [reader].",
+                where="reader",
+                remedy=remedy,
             )
         if set(weights["reader_digest"]) != {self._compute.files(self._version).digest}:
             remedy = "Put the parent's model back, or train an SAE in a version without a parent."
-            raise SaerlError("parent_other_reader", "The model's files have changed.", where="reader.model", remedy=remedy)
+            raise SaerlError(
+                "parent_other_reader", "The model's files have changed.", where="reader.model", remedy=remedy
+            )
         for row in weights.to_dicts():
             self._home.artifacts().find("sae", row["digest"])
         return weights.with_columns(source=pl.lit(f"parent:{parent}"))
 
-    def _train(self, layer: int, shards: "list[Shard]", progress: Callable[[str], Progress]) -> dict[str, object]:
+    def _train(self, layer: int, shards: "list[Shard]", progress: Callable[[str], Progress]) -> dict[str, Any]:
         """Trains on the activations of the shards that are not held out, or finds what the same recipe made before."""
         recipe = self._recipe(layer, shards)
         remembered = self._home.artifacts().recall("sae", recipe)
         if remembered is not None:
             self._say(f"layer {layer}: the SAE of this recipe and these texts is there already")
             return remembered
-        import torch
-
-        from saerl_assets.models.activations import sink_threshold
+        from saerl_assets.models.activations import sink_threshold, without_sinks
         from saerl_assets.models.sae_training import train_sae
 
         wanted = self._training_shards(shards)
@@ -132,7 +131,7 @@ class Reading:
         read = self._activations(layer, [*wanted, *self._held_out(shards)], progress(f"layer {layer} activations"))
         blocks = read[: len(wanted)]
         threshold = sink_threshold(blocks, self._spec.reader.sink_multiple)
-        kept = torch.cat([block[block.float().norm(dim=-1) <= threshold] for block in blocks])
+        kept = without_sinks(blocks, threshold)
         del read, blocks
         folder = self._work / "training" / recipe[:32]
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,29 +153,49 @@ class Reading:
             **{name: round(float(value), 4) for name, value in history[-1].items()},
         }
         sae_digest, path = self._home.artifacts().put("sae", trained.folder)
-        record = {"digest": sae_digest, "path": path, "sink_threshold": threshold, "training": facts, "history": history}
+        record = {
+            "digest": sae_digest,
+            "path": path,
+            "sink_threshold": threshold,
+            "training": facts,
+            "history": history,
+        }
         self._home.artifacts().remember("sae", recipe, record)
         return record
 
     def _load(
         self, layer: int, source: str, shards: "list[Shard]", progress: Callable[[str], Progress]
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         """Loads an SAE; its sink threshold comes from a sample of the version's own prompts."""
         from saerl_assets.models.activations import sink_threshold
         from saerl_assets.models.saes import fetch_sae
 
         found = fetch_sae(source, folder=self._version.folder, into=self._work / "fetched" / str(layer))
         sae_digest, path = self._home.artifacts().put("sae", found)
-        recipe = digest(["sink", self._compute.files(self._version).digest, layer, self._spec.reader.sink_multiple,
-                         self._spec.reader.dtype, [shard.shard_id for shard in self._held_out(shards)]])
+        recipe = digest(
+            [
+                "sink",
+                self._compute.files(self._version).digest,
+                layer,
+                self._spec.reader.sink_multiple,
+                self._spec.reader.dtype,
+                [shard.shard_id for shard in self._held_out(shards)],
+            ]
+        )
         remembered = self._home.artifacts().recall("sink", recipe)
         if remembered is None:
             blocks = self._activations(layer, self._held_out(shards), progress(f"layer {layer} sample"))
             remembered = {"threshold": sink_threshold(blocks, self._spec.reader.sink_multiple)}
             self._home.artifacts().remember("sink", recipe, remembered)
-        return {"digest": sae_digest, "path": path, "sink_threshold": remembered["threshold"], "training": {}, "history": []}
+        return {
+            "digest": sae_digest,
+            "path": path,
+            "sink_threshold": remembered["threshold"],
+            "training": {},
+            "history": [],
+        }
 
-    def _row(self, layer: int, source: str, offset: int, made: Mapping[str, object]) -> dict[str, object]:
+    def _row(self, layer: int, source: str, offset: int, made: Mapping[str, Any]) -> dict[str, Any]:
         from saerl_assets.models.saes import check_width, load_encoder
 
         encoder = load_encoder(self._home.artifacts().find("sae", str(made["digest"])), "cpu")
@@ -287,9 +306,7 @@ class Reading:
         }
 
         def files(table: str) -> ShardFiles:
-            found = tuple(
-                path for layer in weights["layer"] for path in store.files(f"{table}-{layer}", ids)
-            )
+            found = tuple(path for layer in weights["layer"] for path in store.files(f"{table}-{layer}", ids))
             return ShardFiles(table, found, n_texts * weights.height, (n_texts - missing.height) * weights.height)
 
         features, states = files("prompt_features"), files("prompt_states")
@@ -327,7 +344,7 @@ class Reading:
         rows = pool_shard(kept, shard, encoders, thresholds)
         return rows, {"reading": read - started, "encoding and pooling": time.monotonic() - read}
 
-    def _tagged(self, rows: "ShardRows", weights: pl.DataFrame) -> dict[str, object]:
+    def _tagged(self, rows: "ShardRows", weights: pl.DataFrame) -> dict[str, Any]:
         """The shard's tables with the ids that key them in the warehouse."""
         import pyarrow as pa
 
@@ -387,10 +404,8 @@ class Reading:
         pools_response = self._spec.reader.scope == "response"
         return plan_shards(
             [
-                Text(text_id, np.asarray(token_ids), n_prefix if pools_response else 0)
-                for text_id, token_ids, n_prefix in texts.select(
-                    "text_id", "token_ids", "n_prefix_tokens"
-                ).iter_rows()
+                Text(text_id, token_ids, n_prefix if pools_response else 0)
+                for text_id, token_ids, n_prefix in texts.select("text_id", "token_ids", "n_prefix_tokens").iter_rows()
             ],
             texts_per_shard=self._compute.texts_per_shard,
         )

@@ -11,13 +11,13 @@ import polars as pl
 
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.resources.home import HomeResource
-from saerl_assets.resources.progress import preview
+from saerl_assets.resources.metadata import preview
 from saerl_assets.storage.feature_store import EncodedLayer, WarehouseFeatures
 from saerl_assets.storage.schema import Table, tables
 from saerl_assets.storage.shards import ShardFiles
 
 
-class WarehouseTables(dg.ConfigurableIOManager):  # type: ignore[misc]
+class WarehouseTables(dg.ConfigurableIOManager):
     """Stores each asset in the DuckDB table of its name: one version, one transaction."""
 
     home: dg.ResourceDependency[HomeResource]
@@ -43,12 +43,10 @@ class WarehouseTables(dg.ConfigurableIOManager):  # type: ignore[misc]
             raise TypeError(message)
         warehouse.store(table.name, obj, context.partition_key)
         context.log.info(f"{table.name}: {obj.height:,} rows.")
-        context.add_output_metadata(
-            {"dagster/row_count": obj.height, "preview": preview(obj), **_describe(table)}
-        )
+        context.add_output_metadata({"dagster/row_count": obj.height, "preview": preview(obj), **_describe(table)})
 
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - a frame, or a handle where one is asked for
-        """The version's rows; of a manifest's tables those of the current one; a handle where `FeatureSet` is asked for."""
+        """The version's rows; of a manifest's tables those of the current one; of the features a handle."""
         name, version = context.asset_key.path[-1], context.partition_key
         warehouse = self.home.warehouse(context.log.warning if context.log else None)
         if name == "prompt_features":

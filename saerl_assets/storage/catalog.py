@@ -61,7 +61,12 @@ class Catalog:
         known = self.keys()
         if spec.parent is not None and spec.parent not in known:
             remedy = f"Register it first, or name one of: {', '.join(known) or 'none yet'}."
-            raise SaerlError("unknown_parent", f"The parent {spec.parent!r} is not registered.", where="parent", remedy=remedy)
+            raise SaerlError(
+                "unknown_parent",
+                f"The parent {spec.parent!r} is not registered.",
+                where="parent",
+                remedy=remedy,
+            )
         wanted = {"data": spec.data.source} | {
             f"labels.{name}": label.source for name, label in sorted(spec.labels.items()) if label.source
         }
@@ -122,7 +127,11 @@ class Catalog:
             SaerlError: `source_changed`, or what is wrong with the file.
         """
         for name, then in version.sources.items():
-            source = version.spec.data.source if name == "data" else version.spec.labels[name.removeprefix("labels.")].source
+            if then.kind == "hf":
+                continue  # a commit of a hub never changes, and asking needs a network
+            source = (
+                version.spec.data.source if name == "data" else version.spec.labels[name.removeprefix("labels.")].source
+            )
             now = resolve_source(source or "", version.folder)
             if now.digest != then.digest:
                 raise SaerlError(

@@ -40,9 +40,7 @@ def read_csv(path: Path) -> Iterator[SourceRow]:
             if problem:
                 yield SourceRow(position, line, None, problem, ",".join(cells)[:MAX_RAW_CHARACTERS])
             else:
-                values = (
-                    convert(cell) if cell else None for convert, cell in zip(converters, cells, strict=True)
-                )
+                values = (convert(cell) if cell else None for convert, cell in zip(converters, cells, strict=True))
                 yield SourceRow(position, line, dict(zip(header, values, strict=True)))
 
 
@@ -127,14 +125,10 @@ def _converters(path: Path) -> list[Converter]:
             for column in undecided:
                 if cells[column]:
                     is_filled[column] = True
-                    candidates[column] = [
-                        kind for kind in candidates[column] if kind(cells[column]) is not None
-                    ]
+                    candidates[column] = [kind for kind in candidates[column] if kind(cells[column]) is not None]
             if any(not candidates[column] for column in undecided):
                 undecided = [column for column in undecided if candidates[column]]
-    return [
-        kinds[0] if kinds and filled else str for kinds, filled in zip(candidates, is_filled, strict=True)
-    ]
+    return [kinds[0] if kinds and filled else str for kinds, filled in zip(candidates, is_filled, strict=True)]
 
 
 def _as_number(text: str) -> int | float | None:

@@ -1,7 +1,7 @@
 """The features of one version, read from the shared tables as they are needed.
 
-Belongs here: turning list columns into CSR without holding a million Python lists. Does not belong here: what is made of
-them.
+Belongs here: turning list columns into CSR without holding a million Python lists. Does not belong here: what is made
+of them.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ class WarehouseFeatures:
         self._warehouse = warehouse
         self._layers = tuple(layers)
 
-    def csr(self, pooling: Pooling) -> sp.csr_matrix:
+    def csr(self, pooling: Pooling) -> sp.csr_matrix[np.float32]:
         """All prompts x all features, float32; rows in the order of `prompt_ids`."""
-        return sp.vstack([pool(rows, pooling, self.n_features) for rows in self.activations()], format="csr")
+        blocks = [pool(rows, pooling, self.n_features) for rows in self.activations()]
+        joined: sp.csr_matrix[np.float32] = sp.vstack(blocks, format="csr")
+        return joined
 
     def activations(self) -> Iterator[FeatureRows]:
         """Blocks of prompts in the order of `prompt_ids`.

@@ -41,9 +41,7 @@ class HubName:
         match = _NAME.fullmatch(text)
         if match is None:
             remedy = "Write hf:org/name@revision#split; revision and split can be left out."
-            raise SaerlError(
-                "source_syntax", f"This names no dataset: {text!r}.", where=f"hf:{text}", remedy=remedy
-            )
+            raise SaerlError("source_syntax", f"This names no dataset: {text!r}.", where=f"hf:{text}", remedy=remedy)
         configuration, _, split = (match["split"] or "train").rpartition("/")
         return cls(match["name"], match["revision"] or "main", configuration or None, split)
 
@@ -141,9 +139,7 @@ def _cached_commit(hub: Any, name: HubName) -> str | None:  # noqa: ANN401 - unt
 
 
 def _unreadable(where: str, problem: str) -> SaerlError:
-    remedy = (
-        "Check the split's name; a configuration goes before it: hf:org/name@revision#configuration/split."
-    )
+    remedy = "Check the split's name; a configuration goes before it: hf:org/name@revision#configuration/split."
     return SaerlError("hub_unreadable", f"The dataset cannot be read: {problem}.", where=where, remedy=remedy)
 
 

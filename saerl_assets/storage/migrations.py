@@ -2,8 +2,8 @@
 
 Belongs here: what runs once when a warehouse is opened for writing. Does not belong here: the DDL, which is in `sql/`.
 
-A new warehouse gets `sql/tables/` as it stands. One that exists runs those files of `sql/migrations/` that it has not run
-yet, in the order of their names. Views are made anew whenever their files have changed.
+A new warehouse gets `sql/tables/` as it stands. One that exists runs those files of `sql/migrations/` that it has not
+run yet, in the order of their names. Views are made anew whenever their files have changed.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _record(connection: duckdb.DuckDBPyConnection, name: str, release: str) -> N
 
 def _verify_columns(connection: duckdb.DuckDBPyConnection) -> None:
     for table in tables().values():
-        query = "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = ? ORDER BY ordinal_position"
+        query = "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = ?"
         found = connection.execute(query, [table.name]).fetchall()
         wanted = [(column.name, column.type) for column in table.columns]
         if sorted(found) != sorted(wanted):

@@ -21,7 +21,7 @@ from saerl_assets.storage.files import new_folder
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The finished files of one table, to be loaded and then removed. `n_reused` of the rows asked for were there before."""
+    """The finished files of one table, to be loaded and then removed; `n_reused` rows were there before."""
 
     table: str
     files: tuple[Path, ...]

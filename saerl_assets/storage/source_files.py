@@ -78,9 +78,7 @@ def arrow_rows(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, object]]:
 def parquet_error(path: Path, error: Exception) -> SaerlError:
     """A Parquet file that cannot be read, in words."""
     remedy = "Write the file again; pandas, polars and datasets can."
-    return SaerlError(
-        "source_broken", f"This is no readable Parquet file: {error}.", where=str(path), remedy=remedy
-    )
+    return SaerlError("source_broken", f"This is no readable Parquet file: {error}.", where=str(path), remedy=remedy)
 
 
 def estimate_rows(path: Path, kind: str) -> int:
@@ -125,9 +123,7 @@ def _list_rows(path: Path) -> Iterator[SourceRow]:
         rows = json.loads(path.read_bytes().removeprefix(_BOM))
     except (ValueError, RecursionError) as error:
         remedy = "Correct it, or write one object per line into a .jsonl file: there, the good lines count."
-        raise SaerlError(
-            "source_broken", f"This is not JSON: {error}.", where=str(path), remedy=remedy
-        ) from error
+        raise SaerlError("source_broken", f"This is not JSON: {error}.", where=str(path), remedy=remedy) from error
     for position, value in enumerate(rows):
         raw = "" if isinstance(value, dict) else json.dumps(value)[:MAX_RAW_CHARACTERS]
         yield _object_row(position, position + 1, value, raw)

@@ -148,11 +148,7 @@ def _file_kind(path: Path) -> str:
     kind = _FILE_KINDS.get(path.suffix.lower())
     if kind is None:
         remedy = f"Known: {', '.join(_FILE_KINDS)}."
-        problem = (
-            f"Files named {path.suffix!r} are not known."
-            if path.suffix
-            else "The file's name says no format."
-        )
+        problem = f"Files named {path.suffix!r} are not known." if path.suffix else "The file's name says no format."
         raise SaerlError("source_type", problem, where=str(path), remedy=remedy)
     return kind
 
@@ -178,9 +174,7 @@ def _read_mix(path: Path) -> TaskMix:
         return parse_tasks(tomllib.loads(path.read_bytes().decode("utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         remedy = "Correct the line that it names."
-        raise SaerlError(
-            "tasks_invalid", f"This is not TOML: {error}.", where=str(path), remedy=remedy
-        ) from error
+        raise SaerlError("tasks_invalid", f"This is not TOML: {error}.", where=str(path), remedy=remedy) from error
     except SaerlError as error:
         where = f"{path}: {error.where}" if error.where else str(path)
         raise SaerlError(error.code, error.problem, where=where, remedy=error.remedy) from error

@@ -85,7 +85,7 @@ class Warehouse:
             return _insert(connection, table)
 
     def store_shards(self, name: str, files: Sequence[Path], purpose: str) -> int:
-        """Adds the rows of Parquet files whose key the table does not have, in one transaction; returns their number."""
+        """Adds the rows of Parquet files whose key the table does not have yet; returns their number."""
         if not files:
             return 0
         table = tables()[name]
@@ -100,9 +100,7 @@ class Warehouse:
         with self.reading(name) as connection:
             relation = connection.table(name)
             for column, value in equal.items():
-                relation = relation.filter(
-                    duckdb.ColumnExpression(column) == duckdb.ConstantExpression(value)
-                )
+                relation = relation.filter(duckdb.ColumnExpression(column) == duckdb.ConstantExpression(value))
             if columns is not None:
                 relation = relation.select(*(duckdb.ColumnExpression(column) for column in columns))
             frame = relation.pl()

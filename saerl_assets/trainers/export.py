@@ -76,10 +76,7 @@ class ExportRecord:
     def to_json(self) -> str:
         """The document, sealed with the digest of all else in it."""
         fields = asdict(self)
-        return (
-            json.dumps(fields | {"digest": digest(fields)}, indent=2, sort_keys=True, ensure_ascii=False)
-            + "\n"
-        )
+        return json.dumps(fields | {"digest": digest(fields)}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def order_digest(prompt_ids: Iterable[str]) -> str:
@@ -165,9 +162,7 @@ def check_export(folder: Path, *, manifest_id: str | None = None) -> ExportRecor
     for name, expected in record.files.items():
         path = folder / name
         if not path.is_file():
-            raise SaerlError(
-                "export_changed", "This file of the export is gone.", where=str(path), remedy=_REMEDY
-            )
+            raise SaerlError("export_changed", "This file of the export is gone.", where=str(path), remedy=_REMEDY)
         if file_digest(path) != expected:
             raise SaerlError(
                 "export_changed",
@@ -217,9 +212,7 @@ def _read_record(folder: Path) -> ExportRecord:
         record = ExportRecord(**fields)
     except OSError as error:
         remedy = "Name the folder that `saerl export` wrote."
-        raise SaerlError(
-            "not_an_export", f"It has no {RECORD_FILE}.", where=str(folder), remedy=remedy
-        ) from error
+        raise SaerlError("not_an_export", f"It has no {RECORD_FILE}.", where=str(folder), remedy=remedy) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SaerlError(
             "export_changed", "This is not the record of an export.", where=str(path), remedy=_REMEDY

@@ -27,9 +27,7 @@ DATA_FILE = "train.parquet"
 SETTINGS_FILE = "grpo_config.json"
 
 
-def grpo_settings(
-    batch_size: int, *, num_generations: int = 8, n_processes: int = 1
-) -> dict[str, int | bool]:
+def grpo_settings(batch_size: int, *, num_generations: int = 8, n_processes: int = 1) -> dict[str, int | bool]:
     """Arguments of `GRPOConfig` under which one optimizer step is one batch of the manifest.
 
     TRL counts completions: a step takes `per_device_train_batch_size * n_processes *

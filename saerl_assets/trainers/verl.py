@@ -85,9 +85,7 @@ def _write(request: ExportRequest, folder: Path) -> None:
     write_parquet(rows, schema, folder / DATA_FILE)
     overrides = "\n".join(hydra_overrides(request.batch_size))
     (folder / SETTINGS_FILE).write_text(overrides + "\n", encoding="utf-8")
-    readme = _README.format(
-        key=request.key, arm=request.arm, manifest_id=request.manifest_id, size=request.batch_size
-    )
+    readme = _README.format(key=request.key, arm=request.arm, manifest_id=request.manifest_id, size=request.batch_size)
     (folder / README_FILE).write_text(readme, encoding="utf-8")
 
 

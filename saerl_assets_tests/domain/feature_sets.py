@@ -63,7 +63,7 @@ def feature_set(
     prompt_ids: Sequence[str] | None = None,
     block_size: int = 7,
 ) -> MemoryFeatureSet:
-    """Each entry as a feature that is active on two of four tokens, with its maximum and, on the other, half of it.
+    """Each entry as a feature that is active on two of four tokens, on the second one half as much.
 
     Args:
         maximum: [n_prompts, n_features], at least 0.

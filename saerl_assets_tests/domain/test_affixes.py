@@ -48,9 +48,7 @@ def test_it_is_left_alone_where_it_may_be_chance_or_the_whole_prompt(texts: tupl
 def test_one_pass_finds_what_comparing_all_texts_finds(stems: list[str], end: str) -> None:
     texts = [stem + end for stem in stems]
     whole = next(
-        texts[0][start:]
-        for start in range(len(texts[0]) + 1)
-        if all(t.endswith(texts[0][start:]) for t in texts)
+        texts[0][start:] for start in range(len(texts[0]) + 1) if all(t.endswith(texts[0][start:]) for t in texts)
     )
     found = suffix_of(*texts)
     assert whole.endswith(found)

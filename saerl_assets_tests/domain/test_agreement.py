@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
@@ -21,6 +21,7 @@ def columns(pairs: list[tuple[int, int]]) -> tuple[NDArray[np.float64], NDArray[
     return first, second
 
 
+@settings(deadline=None)  # the first example imports scikit-learn or scipy
 @given(PAIRS)
 def test_spearman_agrees_with_scipy(pairs: list[tuple[int, int]]) -> None:
     score, label = columns(pairs)
@@ -36,10 +37,9 @@ def test_spearman_is_undefined_for_too_few_or_constant_rows(score: list[float], 
     assert spearman(np.array(score), np.array(label)) is None
 
 
+@settings(deadline=None)  # the first example imports scikit-learn or scipy
 @given(PAIRS, st.integers(1, 3))
-def test_auroc_is_the_share_of_outcome_pairs_in_the_right_order(
-    pairs: list[tuple[int, int]], n_rollouts: int
-) -> None:
+def test_auroc_is_the_share_of_outcome_pairs_in_the_right_order(pairs: list[tuple[int, int]], n_rollouts: int) -> None:
     """Against its definition, over every pair of a correct and a wrong rollout."""
     score, correct = columns(pairs)
     share = correct / 4

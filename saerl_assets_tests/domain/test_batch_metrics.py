@@ -59,9 +59,7 @@ def test_figures_of_a_batch_by_hand() -> None:
     manifest = manifest_of([[("a", 0, 1.0), ("b", 0, 2.0), ("c", 5, 3.0), ("d", 5, 9.0)], [("e", 1, 4.0)]])
     features = matrix_of([{0, 1}, {1, 2}, set(), {0, 1}, {3}])
     quality = pl.DataFrame({"prompt_id": ["a", "b", "c", "d", "e"], "quality": [0.1, None, 0.5, None, None]})
-    first, second = batch_metrics(manifest, features, ["a", "b", "c", "d", "e"], quality).iter_rows(
-        named=True
-    )
+    first, second = batch_metrics(manifest, features, ["a", "b", "c", "d", "e"], quality).iter_rows(named=True)
     assert first["n_prompts"] == 4
     assert first["n_clusters"] == 2
     assert first["cluster_entropy"] == pytest.approx(math.log(2))
@@ -78,9 +76,7 @@ def test_figures_of_a_batch_by_hand() -> None:
 
 
 def test_the_frame_is_that_of_the_table() -> None:
-    manifest = pl.concat(
-        [manifest_of([[("b", 0, 1.0)], [("a", 0, 1.0)]], arm) for arm in ("shuffle", "clustered")]
-    )
+    manifest = pl.concat([manifest_of([[("b", 0, 1.0)], [("a", 0, 1.0)]], arm) for arm in ("shuffle", "clustered")])
     quality = pl.DataFrame(
         {"prompt_id": ["a"], "quality": [None]}, schema={"prompt_id": pl.String, "quality": pl.Float64}
     )
@@ -115,9 +111,7 @@ def test_the_frame_is_that_of_the_table() -> None:
     st.lists(st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=6), min_size=1, max_size=6),
     st.sampled_from([1, 10, 10_000]),
 )
-def test_overlap_equals_all_pairs_whatever_is_multiplied_at_once(
-    batches: list[list[set[int]]], at_once: int
-) -> None:
+def test_overlap_equals_all_pairs_whatever_is_multiplied_at_once(batches: list[list[set[int]]], at_once: int) -> None:
     sets = [features for batch in batches for features in batch]
     batch = np.repeat(np.arange(len(batches)), [len(one) for one in batches])
     with pytest.MonkeyPatch.context() as patch:

@@ -194,9 +194,7 @@ def test_every_epoch_arm_and_seed_has_its_own_order() -> None:
     candidates = candidates_of(60, kept=1.0).with_columns(n_tokens=pl.lit(5, dtype=pl.UInt32))
     planned, other = plan(candidates, epochs=3), plan(candidates, epochs=3, seed=1)
     orders = {
-        tuple(rows["prompt_id"])
-        for frame in (planned.manifest, other.manifest)
-        for rows in frame.partition_by(GROUP)
+        tuple(rows["prompt_id"]) for frame in (planned.manifest, other.manifest) for rows in frame.partition_by(GROUP)
     }
     assert len(orders) == 2 * 3 * len(ARMS)
 

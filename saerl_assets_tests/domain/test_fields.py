@@ -57,9 +57,7 @@ def test_a_field_is_found_by_its_dotted_path(path: str, value: object) -> None:
 
 def test_taking_fields_out_leaves_the_others_and_the_row_itself_as_they_were() -> None:
     before = json.dumps(ROW)
-    rest = without(
-        ROW, [Field("extra_info.difficulty"), Field("a.b"), Field("prompt.0.content"), Field("answers.0")]
-    )
+    rest = without(ROW, [Field("extra_info.difficulty"), Field("a.b"), Field("prompt.0.content"), Field("answers.0")])
     assert rest == {
         "prompt": [{"role": "user"}, {"role": "assistant", "content": "yes"}],
         "extra_info": {"index": None},

@@ -101,15 +101,10 @@ class TestRows:
         assert len({row["prompt"] for row in rows}) == 300
 
     def test_a_mix_that_runs_out_gives_what_there_is(self) -> None:
-        assert (
-            len(list(generate_rows(parse_tasks(one_family("products", {"max_digits": 1}, n_rows=500)))))
-            == 100
-        )
+        assert len(list(generate_rows(parse_tasks(one_family("products", {"max_digits": 1}, n_rows=500))))) == 100
 
     def test_settings_of_the_same_family_share_no_prompt(self) -> None:
-        rows = list(
-            generate_rows(parse_tasks(one_family("gcd", {"max_value": 30}, {"max_value": 30}, n_rows=200)))
-        )
+        rows = list(generate_rows(parse_tasks(one_family("gcd", {"max_value": 30}, {"max_value": 30}, n_rows=200))))
         assert len({row["prompt"] for row in rows}) == 200
 
 
@@ -182,9 +177,7 @@ class TestAnswers:
             ("**\n", "Monday", None),
         ],
     )
-    def test_the_answer_is_taken_by_the_references_kind(
-        self, completion: str, like: str, answer: str | None
-    ) -> None:
+    def test_the_answer_is_taken_by_the_references_kind(self, completion: str, like: str, answer: str | None) -> None:
         assert extract_answer(completion, like=like) == answer
 
     def test_the_references_value_does_not_matter(self) -> None:
@@ -198,9 +191,7 @@ class TestAnswers:
             assert score_answer(row, extracted) >= CORRECT_SCORE, row["task_id"]
 
     @pytest.mark.parametrize("answer", [None, "", "1/0", "nan", "[1,", "no idea", "-", "9" * 400])
-    def test_nonsense_scores_without_an_error(
-        self, demo_rows: list[dict[str, Any]], answer: str | None
-    ) -> None:
+    def test_nonsense_scores_without_an_error(self, demo_rows: list[dict[str, Any]], answer: str | None) -> None:
         firsts = {setting_of(row): row for row in reversed(demo_rows)}.values()
         for row in firsts:
             assert 0.0 <= score_answer(row, answer) < CORRECT_SCORE, row["task_id"]

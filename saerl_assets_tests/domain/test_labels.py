@@ -48,9 +48,7 @@ def prompts_of(version: VersionSpec, *values: Mapping[str, object]) -> pl.DataFr
 
 
 def match(version: VersionSpec, prompts: pl.DataFrame, *values: Mapping[str, object] | None) -> LabelFile:
-    return observations_from_file(
-        rows(*values), "correct", prompts, spec=version, file="labels.jsonl", digest="d1"
-    )
+    return observations_from_file(rows(*values), "correct", prompts, spec=version, file="labels.jsonl", digest="d1")
 
 
 @pytest.mark.parametrize(
@@ -107,14 +105,10 @@ def test_reading_a_file_again_adds_nothing_and_another_file_does() -> None:
     prompts = prompts_of(version, {"prompt": "a"})
     values = [{"prompt": "a", "ok": 1}, {"prompt": "a", "ok": 0}]
     once, again = match(version, prompts, *values), match(version, prompts, *values)
-    other = observations_from_file(
-        rows(*values), "correct", prompts, spec=version, file="labels.jsonl", digest="d2"
-    )
+    other = observations_from_file(rows(*values), "correct", prompts, spec=version, file="labels.jsonl", digest="d2")
     assert once.observations.equals(again.observations)
     assert not set(once.observations["observation_id"]) & set(other.observations["observation_id"])
-    taken_up = [
-        found.observations.with_columns(observed_at=pl.lit(day)) for day, found in enumerate((once, again))
-    ]
+    taken_up = [found.observations.with_columns(observed_at=pl.lit(day)) for day, found in enumerate((once, again))]
     both = fold_labels(pl.concat(taken_up))
     assert both.row(0, named=True)["n_observations"] == 2
 
@@ -171,9 +165,7 @@ OBSERVATIONS = st.lists(
 
 
 @given(OBSERVATIONS, st.randoms(use_true_random=False))
-def test_the_fold_is_the_mean_whatever_the_order(
-    drawn: list[tuple[str, str, str, float]], random: Random
-) -> None:
+def test_the_fold_is_the_mean_whatever_the_order(drawn: list[tuple[str, str, str, float]], random: Random) -> None:
     taken = [(label, origin, prompt, value, "column", "x:1") for label, origin, prompt, value in drawn]
     shuffled = [*taken, *taken]
     random.shuffle(shuffled)

@@ -57,9 +57,7 @@ def test_the_digest_is_what_its_description_says() -> None:
     empty = hashlib.sha256(b"").hexdigest()
     padded = struct.pack("<II", 0, 0) + strings(["p-2"]) + struct.pack("<Id?", 1, 1.5, True)
     whole = (
-        struct.pack("<4I", 0, 0, 0, 1)
-        + strings(["p-é", "p-2"])
-        + struct.pack("<2I2d2?", 3, 1, 0.0, 1.5, False, False)
+        struct.pack("<4I", 0, 0, 0, 1) + strings(["p-é", "p-2"]) + struct.pack("<2I2d2?", 3, 1, 0.0, 1.5, False, False)
     )
     tail = strings(["p-9"]) + strings(["tail"]) + strings(["left over"])
     alone = strings(["p-1"]) + strings(["tail"]) + strings([""])
@@ -75,12 +73,8 @@ def test_the_digest_is_what_its_description_says() -> None:
 
 def test_the_order_of_rows_and_columns_does_not_matter() -> None:
     manifest, deferred = frames()
-    turned = (
-        manifest.reverse().select(reversed(manifest.columns)).with_columns(dataset_version=pl.lit("some-v1"))
-    )
-    assert manifest_digest(turned, deferred.reverse(), key="k-v1") == manifest_digest(
-        manifest, deferred, key="k-v1"
-    )
+    turned = manifest.reverse().select(reversed(manifest.columns)).with_columns(dataset_version=pl.lit("some-v1"))
+    assert manifest_digest(turned, deferred.reverse(), key="k-v1") == manifest_digest(manifest, deferred, key="k-v1")
 
 
 @pytest.mark.parametrize(

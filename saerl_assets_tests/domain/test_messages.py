@@ -119,9 +119,7 @@ def test_answers_become_text_as_json_writes_them(value: object, text: str | None
     assert as_text(value, "answer") == text
 
 
-@pytest.mark.parametrize(
-    ("value", "code"), [(["3"], "not_text"), ({"a": 3}, "not_text"), ("\ud800", "not_utf8")]
-)
+@pytest.mark.parametrize(("value", "code"), [(["3"], "not_text"), ({"a": 3}, "not_text"), ("\ud800", "not_utf8")])
 def test_an_answer_that_is_no_single_value_is_refused(value: object, code: str) -> None:
     with pytest.raises(RowError, match=code):
         as_text(value, "answer")

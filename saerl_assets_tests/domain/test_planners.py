@@ -21,9 +21,7 @@ CLUSTERS = st.lists(st.integers(0, 5), min_size=1, max_size=80)
 
 
 def task_of(clusters: list[int], **spec: object) -> Task:
-    return Task(
-        np.array(clusters, dtype=np.int64), random_words(max(clusters) + 1, 7), BatchSpec.model_validate(spec)
-    )
+    return Task(np.array(clusters, dtype=np.int64), random_words(max(clusters) + 1, 7), BatchSpec.model_validate(spec))
 
 
 def cut(order: IntArray, size: int) -> list[list[int]]:
@@ -84,7 +82,7 @@ def test_more_mixing_never_means_fewer_sources() -> None:
 # --- clustered
 
 
-@settings(deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(CLUSTERS, st.integers(1, 9))
 def test_unmixed_clustered_batches_hold_one_cluster_but_for_at_most_k(clusters: list[int], size: int) -> None:
     task = task_of(clusters, batch_size=size, mix_fraction=0.0)
@@ -97,23 +95,14 @@ def test_unmixed_clustered_batches_hold_one_cluster_but_for_at_most_k(clusters: 
     assert len(cut(order, size)) - len(mixed) >= whole
 
 
-@settings(deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(CLUSTERS, st.integers(1, 9))
 def test_clustered_keeps_the_sequence_inside_each_cluster(clusters: list[int], size: int) -> None:
     task = task_of(clusters, batch_size=size, mix_fraction=0.0)
     order = draw_clustered(task, np.arange(len(clusters)), None)
     for cluster in set(clusters):
-        own = [
-            step
-            for step, batch in enumerate(cut(order, size))
-            for prompt in sorted(batch)
-            if clusters[prompt] == cluster
-        ]
-        ranks = [
-            prompt for batch in cut(order, size) for prompt in sorted(batch) if clusters[prompt] == cluster
-        ]
+        own = [prompt for batch in cut(order, size) for prompt in sorted(batch) if clusters[prompt] == cluster]
         assert own == sorted(own)
-        assert ranks == sorted(ranks)
 
 
 def test_clusters_take_turns_and_advance_together() -> None:
@@ -185,19 +174,15 @@ def test_balanced_follows_what_is_left(clusters: list[int], size: int, wanted: i
         drawn = Counter(clusters[prompt] for prompt in batch)
         assert len(drawn) >= min(wanted, size, len(left))
         if len(drawn) > min(wanted, size):
-            fewer = sorted(
-                left, key=lambda cluster: (1 - left[cluster] / sizes[cluster], task.turn[cluster])
-            )[: len(drawn) - 1]
+            fewer = sorted(left, key=lambda cluster: (1 - left[cluster] / sizes[cluster], task.turn[cluster]))[
+                : len(drawn) - 1
+            ]
             assert sum(left[cluster] for cluster in fewer) < size
         smallest_taken = min(left[cluster] / sizes[cluster] for cluster in drawn)
-        assert all(
-            left[cluster] / sizes[cluster] <= smallest_taken for cluster in left if cluster not in drawn
-        )
+        assert all(left[cluster] / sizes[cluster] <= smallest_taken for cluster in left if cluster not in drawn)
         expected = apportion(size, [left[cluster] for cluster in sorted(drawn)])
         assert sum(expected) == len(batch)
-        quotas = {
-            cluster: len(batch) * left[cluster] / sum(left[other] for other in drawn) for cluster in drawn
-        }
+        quotas = {cluster: len(batch) * left[cluster] / sum(left[other] for other in drawn) for cluster in drawn}
         if all(quota >= 1 for quota in quotas.values()):
             assert all(abs(drawn[cluster] - quotas[cluster]) < 1 for cluster in drawn)
         left = left - drawn

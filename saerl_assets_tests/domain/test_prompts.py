@@ -43,10 +43,13 @@ class WordTokeniser:
 
     def _one(self, prompt: list[dict[str, str]] | str, response: str | None) -> TokenisedText:
         text = prompt if isinstance(prompt, str) else " ".join(message["content"] for message in prompt)
-        ids = [len(word) for word in text.split() if word != "\u200b"]
-        return TokenisedText(
-            ids + [len(word) for word in (response or "").split()], len(ids) if response else 0
-        )
+        ids, response_ids = word_lengths(text), word_lengths(response or "")
+        return TokenisedText(ids + response_ids, len(ids) if response else 0)
+
+
+def word_lengths(text: str) -> list[int]:
+    """Token ids of a text; a zero-width space is none."""
+    return [len(word) for word in text.split() if word != "\u200b"]
 
 
 def spec(**sections: object) -> VersionSpec:
@@ -66,9 +69,7 @@ def rows(*values: Mapping[str, object] | None) -> Iterator[SourceRow]:
         )
 
 
-def take(
-    version: VersionSpec, *values: Mapping[str, object] | None, tokenise: WordTokeniser | None = None
-) -> Intake:
+def take(version: VersionSpec, *values: Mapping[str, object] | None, tokenise: WordTokeniser | None = None) -> Intake:
     return take_prompts(rows(*values), version, tokenise or WordTokeniser(), file="x.jsonl")
 
 
@@ -81,9 +82,7 @@ def by_text(intake: Intake, text: str) -> dict[str, object]:
 
 
 def test_a_row_becomes_a_prompt() -> None:
-    version = spec(
-        data={"answer": "answer", "topic": "info.topic"}, labels={"difficulty": {"column": "info.level"}}
-    )
+    version = spec(data={"answer": "answer", "topic": "info.topic"}, labels={"difficulty": {"column": "info.level"}})
     row: dict[str, object] = {
         "prompt": " What is 6 x 7?\r\n",
         "answer": 42,

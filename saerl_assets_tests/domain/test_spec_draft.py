@@ -43,9 +43,7 @@ def test_verls_five_columns() -> None:
     )
     assert (spec.data.prompt, spec.data.answer) == ("prompt", "reward_model.ground_truth")
     assert spec.data.strip_suffix == SUFFIX
-    assert {name: label.column for name, label in spec.labels.items()} == {
-        "difficulty": "extra_info.difficulty"
-    }
+    assert {name: label.column for name, label in spec.labels.items()} == {"difficulty": "extra_info.difficulty"}
     assert spec.data.topic is None  # one value says nothing
     assert "0 to 52.5" in text
     assert "extra_info.index" in text
@@ -100,9 +98,7 @@ def test_a_conversation_that_ends_in_its_answer_is_prompted_by_its_first_message
 
 
 def test_outcomes_and_splits() -> None:
-    _, spec = draft(
-        [{"problem": f"Why {n}?", "pass_rate": n / 8, "split": ["train", "test"][n % 2]} for n in range(8)]
-    )
+    _, spec = draft([{"problem": f"Why {n}?", "pass_rate": n / 8, "split": ["train", "test"][n % 2]} for n in range(8)])
     assert {name: label.column for name, label in spec.labels.items()} == {"correct": "pass_rate"}
     assert spec.split.column == "split"
     _, percent = draft([{"problem": f"Why {n}?", "pass_rate": n * 10} for n in range(8)])
@@ -114,9 +110,7 @@ def test_without_a_telling_name_the_longest_text_is_the_prompt() -> None:
     assert spec.data.prompt == "was_gefragt_wurde"
 
 
-@pytest.mark.parametrize(
-    ("values", "code"), [([], "source_empty"), ([{"a": 1, "b": [2.5]}], "no_prompt_column")]
-)
+@pytest.mark.parametrize(("values", "code"), [([], "source_empty"), ([{"a": 1, "b": [2.5]}], "no_prompt_column")])
 def test_what_cannot_be_a_source_of_prompts_is_an_error(values: list[dict[str, object]], code: str) -> None:
     with pytest.raises(SaerlError) as caught:
         draft(values)

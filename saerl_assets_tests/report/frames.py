@@ -188,9 +188,7 @@ def _text(world: World, index: int) -> str:
     word = WORDS[int(world.topic[index]) % len(WORDS)]
     return (
         f"Task {index} ({TOPICS[world.topic[index]]}, level {world.level[index]}): how many times does "
-        f"the {word} appear? "
-        + "Count every one of them, and give only the number. "
-        * int(world.tokens[index] // 25)
+        f"the {word} appear? " + "Count every one of them, and give only the number. " * int(world.tokens[index] // 25)
     )
 
 
@@ -327,10 +325,7 @@ def _density(world: World, n_features: int = 4096) -> pl.DataFrame:
             "mean_activation": peak / 3,
             "max_activation": peak,
             "top_prompts": [
-                [
-                    world.ids[(7 * feature + rank) % world.n]
-                    for rank in range(min(5, int(prompts[feature]), world.n))
-                ]
+                [world.ids[(7 * feature + rank) % world.n] for rank in range(min(5, int(prompts[feature]), world.n))]
                 for feature in range(n_features)
             ],
         }
@@ -395,9 +390,7 @@ def _proxy() -> pl.DataFrame:
         ("magnitude", "held_out", 1800, 0.36, None, "Summed activation."),
         ("length", "held_out", 1800, 0.41, None, "Number of tokens, for comparison."),
     ]
-    return pl.DataFrame(
-        rows, schema=["score_name", "rows", "n_rows", "spearman", "r2", "explanation"], orient="row"
-    )
+    return pl.DataFrame(rows, schema=["score_name", "rows", "n_rows", "spearman", "r2", "explanation"], orient="row")
 
 
 def _probe() -> pl.DataFrame:
@@ -436,9 +429,7 @@ def _batches(world: World, size: int = 16) -> tuple[pl.DataFrame, pl.DataFrame]:
     filtered = np.flatnonzero(~world.evaluation & (world.quality < np.quantile(world.quality, 0.05)))
     noise = world.rng.normal(0, 1, world.n)
     orders = {
-        "clustered": usable[
-            np.lexsort((noise[usable], world.cluster[usable], np.round(world.score[usable] * 5)))
-        ],
+        "clustered": usable[np.lexsort((noise[usable], world.cluster[usable], np.round(world.score[usable] * 5)))],
         "balanced": usable[np.argsort(world.score[usable] + 0.5 * noise[usable], kind="stable")],
         "shuffle": world.rng.permutation(usable),
         "easy_to_hard": usable[np.argsort(world.score[usable], kind="stable")],
@@ -472,9 +463,7 @@ def _batches(world: World, size: int = 16) -> tuple[pl.DataFrame, pl.DataFrame]:
             )
         )
         for code, members in (("filtered", filtered), ("tail", order[n_full:])):
-            left += [
-                (MANIFEST, arm, 0, world.ids[index], code, "Its quality is too low.") for index in members
-            ]
+            left += [(MANIFEST, arm, 0, world.ids[index], code, "Its quality is too low.") for index in members]
     names = ["manifest_id", "arm", "epoch", "prompt_id", "reason_code", "reason"]
     return pl.concat(rows), pl.DataFrame(left, schema=names, orient="row")
 
@@ -491,9 +480,7 @@ def _metrics(manifest: pl.DataFrame) -> pl.DataFrame:
     )
     return (
         clusters.join(difficulty, on=["manifest_id", "arm", "epoch", "step"])
-        .with_columns(
-            (0.45 - 0.08 * pl.col("cluster_entropy")).alias("feature_overlap"), mean_quality=pl.lit(0.4)
-        )
+        .with_columns((0.45 - 0.08 * pl.col("cluster_entropy")).alias("feature_overlap"), mean_quality=pl.lit(0.4))
         .sort("arm", "epoch", "step")
     )
 
@@ -558,9 +545,7 @@ def _artifacts() -> pl.DataFrame:
     )
 
 
-def report_inputs(
-    frames: dict[str, pl.DataFrame], *, sae_history: pl.DataFrame | None = None
-) -> ReportInputs:
+def report_inputs(frames: dict[str, pl.DataFrame], *, sae_history: pl.DataFrame | None = None) -> ReportInputs:
     """The page's inputs from the tables of a version."""
     tables_of_page = {
         field.name: frames[field.name] for field in dataclasses.fields(ReportInputs) if field.name in frames

@@ -37,9 +37,7 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
     "label_observations": lambda of: figure_label_observations(of["label_observations"]),
     "labels": lambda of: figure_labels(of["labels"]),
     "sae_weights": lambda of: figure_sae_weights(pl.DataFrame(), of["sae_weights"]),
-    "sae_health": lambda of: figure_sae_health(
-        of["sae_health"], min_explained_variance=0.5, max_dead_fraction=0.5
-    ),
+    "sae_health": lambda of: figure_sae_health(of["sae_health"], min_explained_variance=0.5, max_dead_fraction=0.5),
     "prompt_features": lambda of: figure_prompt_features(active_counts(of)),
     "prompt_states": lambda of: figure_prompt_states(of["prompt_states"], of["prompts"]),
     "feature_density": lambda of: figure_feature_density(of["feature_density"]),
@@ -149,9 +147,7 @@ def test_what_may_be_null_is_null(name: str, frames: Frames) -> None:
     check(FIGURES[name](nulls))
 
 
-@pytest.mark.parametrize(
-    "name", ["prompts", "labels", "quality_scores", "cluster_assignments", "difficulty_scores"]
-)
+@pytest.mark.parametrize("name", ["prompts", "labels", "quality_scores", "cluster_assignments", "difficulty_scores"])
 def test_values_that_are_all_the_same_or_not_finite_are_drawn(name: str, frames: Frames) -> None:
     constant = {
         table: rows.with_columns(
@@ -184,9 +180,7 @@ def test_training_curves_of_one_layer_and_of_several_are_drawn(frames: Frames) -
 def test_several_layers_share_the_figures_of_health_and_density(frames: Frames) -> None:
     layers = pl.DataFrame({"layer": [7, 22]}, schema={"layer": pl.UInt32})
     health = frames["sae_health"].drop("layer").join(layers, how="cross")
-    poor = health.with_columns(
-        explained_variance=pl.lit(-0.4), dead_fraction=pl.lit(0.97), verdict=pl.lit("unfit")
-    )
+    poor = health.with_columns(explained_variance=pl.lit(-0.4), dead_fraction=pl.lit(0.97), verdict=pl.lit("unfit"))
     check(figure_sae_health(poor, min_explained_variance=0.5, max_dead_fraction=0.5))
     check(figure_feature_density(frames["feature_density"].drop("layer").join(layers, how="cross")))
     dead = frames["feature_density"].with_columns(pl.lit(0, pl.UInt64).alias("n_prompts"))

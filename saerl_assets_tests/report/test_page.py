@@ -55,9 +55,7 @@ class Reader(HTMLParser):
 def inputs() -> ReportInputs:
     frames = the_frames(2000)
     long = pl.concat_str("text", pl.lit(" & <b>long</b> text" * 200))
-    prompts = frames["prompts"].with_columns(
-        pl.when(pl.col("position") < len(HOSTILE)).then("text").otherwise(long)
-    )
+    prompts = frames["prompts"].with_columns(pl.when(pl.col("position") < len(HOSTILE)).then("text").otherwise(long))
     return report_inputs(frames | {"prompts": prompts}, sae_history=a_history())
 
 
@@ -87,9 +85,7 @@ def test_nothing_is_fetched_from_anywhere(read: Reader) -> None:
         for name in ("src", "href", "srcset", "action", "poster", "data"):
             value = attributes.get(name, "")
             assert value.startswith(("data:image/png;base64,", "#")) or not value, (tag, name, value[:40])
-    policy = next(
-        item["content"] for tag, item in read.elements if item.get("http-equiv") == "Content-Security-Policy"
-    )
+    policy = next(item["content"] for tag, item in read.elements if item.get("http-equiv") == "Content-Security-Policy")
     assert "default-src 'none'" in policy
 
 
@@ -120,9 +116,7 @@ def test_what_a_spec_says_is_escaped_too(column: str, inputs: ReportInputs) -> N
     )
     bare = report_inputs(empty_frames() | {"versions": versions})
     read = Reader(render_report(bare))
-    assert "img" not in {
-        tag for tag, item in read.elements if not item.get("src", "data:").startswith("data:")
-    }
+    assert "img" not in {tag for tag, item in read.elements if not item.get("src", "data:").startswith("data:")}
     assert [tag for tag, _ in read.elements].count("script") == 1
 
 

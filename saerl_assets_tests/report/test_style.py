@@ -84,3 +84,17 @@ def test_only_finite_numbers_are_drawn() -> None:
     assert finite(frame, "none").dtype == np.float64
     assert largest(frame, "x") == 1.0
     assert largest(frame, "none") == 0.0
+
+
+def test_numbers_along_an_axis_have_the_decimals_that_their_step_needs() -> None:
+    drawn = card("ticks")
+    axis = drawn.axes[0].xaxis
+    for ticks, said in (
+        ([0.0, 2.5, 5.0], ["0.0", "2.5", "5.0"]),
+        ([0.0, 1000.0, 2000.0], ["0", "1,000", "2,000"]),
+        ([0.0, 0.25], ["0.00", "0.25"]),
+        ([7.0], ["7"]),
+    ):
+        axis.set_ticks(ticks)
+        axis.set_view_interval(min(ticks), max(ticks) + 1.0)
+        assert axis.get_major_formatter().format_ticks(ticks) == said

@@ -103,9 +103,7 @@ def test_a_curriculum_that_falls_is_worth_a_look(full: ReportInputs) -> None:
 
 def test_what_is_left_out_is_counted(full: ReportInputs) -> None:
     said = verdicts.judge_batches(full).text
-    left = full.deferred_prompts.filter(
-        (pl.col("arm") == "clustered") & (pl.col("reason_code") == "filtered")
-    ).height
+    left = full.deferred_prompts.filter((pl.col("arm") == "clustered") & (pl.col("reason_code") == "filtered")).height
     assert f"{left} filtered for quality" in said
 
 

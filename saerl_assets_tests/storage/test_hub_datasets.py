@@ -51,9 +51,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, api: type) -> None:
 
 def test_a_revision_is_resolved_to_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, _Online)
-    assert resolve_source("hf:org/name#test", tmp_path) == ResolvedSource(
-        "hf", f"org/name@{COMMIT}#test", COMMIT, 0
-    )
+    assert resolve_source("hf:org/name#test", tmp_path) == ResolvedSource("hf", f"org/name@{COMMIT}#test", COMMIT, 0)
 
 
 def test_a_commit_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:

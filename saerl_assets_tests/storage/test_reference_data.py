@@ -31,9 +31,7 @@ def reference(name: str) -> Path:
 
 
 def count_words(prompts: Sequence[object], responses: Sequence[str | None]) -> list[TokenisedText]:
-    return [
-        TokenisedText([1] * len(str(prompt).split()), 0) for prompt, _ in zip(prompts, responses, strict=True)
-    ]
+    return [TokenisedText([1] * len(str(prompt).split()), 0) for prompt, _ in zip(prompts, responses, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -75,17 +73,13 @@ def test_the_instruction_is_left_out_for_reading_only(deepscaler: Intake) -> Non
 
 
 def test_what_the_spec_does_not_name_is_carried_along(deepscaler: Intake) -> None:
-    assert deepscaler.prompts["extra"].str.json_path_match("$.reward_model.style").unique().to_list() == [
-        "rule"
-    ]
+    assert deepscaler.prompts["extra"].str.json_path_match("$.reward_model.style").unique().to_list() == ["rule"]
     assert deepscaler.prompts["extra"].str.json_path_match("$.extra_info.index").null_count() == 0
 
 
 def test_a_spec_for_gsm8k_is_drafted() -> None:
     source = resolve_source("path:gsm8k_train.jsonl", reference("gsm8k_train.jsonl"))
-    text = draft_spec(
-        read_source(source), source="path:gsm8k_train.jsonl", key=draft_key("path:gsm8k_train.jsonl")
-    )
+    text = draft_spec(read_source(source), source="path:gsm8k_train.jsonl", key=draft_key("path:gsm8k_train.jsonl"))
     spec = parse_spec(text, "draft")
     assert (spec.key, spec.data.prompt, spec.data.answer) == ("gsm8k-train-v1", "question", "answer")
     intake = take_prompts(read_source(source), spec, count_words, file="gsm8k_train.jsonl")

@@ -80,10 +80,7 @@ def test_a_broken_line_is_a_row_with_a_problem(tmp_path: Path) -> None:
 
 VALUES = st.dictionaries(
     st.text(st.characters(codec="utf-8"), max_size=5),
-    st.text(st.characters(codec="utf-8"))
-    | st.integers(-(2**60), 2**60)
-    | st.none()
-    | st.lists(st.booleans()),
+    st.text(st.characters(codec="utf-8")) | st.integers(-(2**60), 2**60) | st.none() | st.lists(st.booleans()),
     max_size=3,
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import duckdb
@@ -69,9 +68,14 @@ def test_rows_that_break_the_table_are_refused_and_the_old_ones_stay(
 
 def test_a_transaction_that_fails_leaves_nothing(warehouse: Warehouse) -> None:
     warehouse.store("cluster_assignments", assignments(("old", 1)), "x-v1")
-    with pytest.raises(SaerlError), warehouse.writing("a test") as connection:
-        connection.execute("DELETE FROM cluster_assignments")
-        connection.execute("SELECT * FROM no_such_table")
+
+    def fail_after_deleting() -> None:
+        with warehouse.writing("a test") as connection:
+            connection.execute("DELETE FROM cluster_assignments")
+            connection.execute("SELECT * FROM no_such_table")
+
+    with pytest.raises(SaerlError):
+        fail_after_deleting()
     assert warehouse.rows("cluster_assignments").height == 1
 
 

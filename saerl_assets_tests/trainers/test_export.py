@@ -69,9 +69,7 @@ def test_an_export_holds_the_order_and_proves_it(trainer: str, tmp_path: Path) -
     assert record["digests"] == {"source.data": "d" * 64}
     assert record["spec_digest"] == "s" * 64
     assert record["order_digest"] == expected
-    assert set(record["files"]) == {path.name for path in (tmp_path / "made" / "here").iterdir()} - {
-        "manifest.json"
-    }
+    assert set(record["files"]) == {path.name for path in (tmp_path / "made" / "here").iterdir()} - {"manifest.json"}
     for name, digest in record["files"].items():
         assert hashlib.sha256((tmp_path / "made" / "here" / name).read_bytes()).hexdigest() == digest
 
@@ -92,11 +90,7 @@ def test_readme_names_every_setting_that_keeps_the_order(trainer: str, tmp_path:
     assert "m" * 64 in readme
     assert "{" not in readme.replace("{}", "")
     settings = (tmp_path / "a" / TRAINERS[trainer].settings_file).read_text()
-    names = (
-        json.loads(settings)
-        if settings.startswith("{")
-        else [line.split("=")[0] for line in settings.split()]
-    )
+    names = json.loads(settings) if settings.startswith("{") else [line.split("=")[0] for line in settings.split()]
     order_keeping = [name for name in names if "shuffle" in name or "batch_size" in name or "epochs" in name]
     assert len(order_keeping) >= 3
     for name in order_keeping:
@@ -114,9 +108,7 @@ def test_short_batches_are_left_out_and_counted(tmp_path: Path) -> None:
         (0, 0),
         (1, 0),
     ]
-    assert (
-        whole_batches(rows, SIZE)["prompt_id"].to_list() == load_order(tmp_path / "a")["prompt_id"].to_list()
-    )
+    assert whole_batches(rows, SIZE)["prompt_id"].to_list() == load_order(tmp_path / "a")["prompt_id"].to_list()
 
 
 def test_only_a_short_batch_is_nothing_to_export(tmp_path: Path) -> None:
@@ -126,9 +118,7 @@ def test_only_a_short_batch_is_nothing_to_export(tmp_path: Path) -> None:
 
 
 def test_an_unknown_trainer_is_told_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(
-        SaerlError, match=r"'ver1'.*Did you mean 'verl'\? Known trainers: trl, verl"
-    ) as caught:
+    with pytest.raises(SaerlError, match=r"'ver1'.*Did you mean 'verl'\? Known trainers: trl, verl") as caught:
         write_export("ver1", request_of(), tmp_path / "a")
     assert caught.value.code == "unknown_trainer"
 
@@ -175,9 +165,7 @@ def lose_readme(folder: Path) -> None:
         (lose_readme, "README.md"),
     ],
 )
-def test_an_export_edited_by_hand_is_refused(
-    damage: Callable[[Path], None], file: str, tmp_path: Path
-) -> None:
+def test_an_export_edited_by_hand_is_refused(damage: Callable[[Path], None], file: str, tmp_path: Path) -> None:
     write_export("trl", request_of(), tmp_path / "a")
     (tmp_path / "a" / "notes.txt").write_text("mine")
     check_export(tmp_path / "a")

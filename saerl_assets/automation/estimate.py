@@ -1,0 +1,172 @@
+"""What a run would read and compute, with time, memory and disk, before it does.
+
+Belongs here: counting and multiplying. Does not belong here: running anything; the source is read and tokenised, no
+more.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+import dagster as dg
+import polars as pl
+
+from saerl_assets.automation.runs import open_instance
+from saerl_assets.domain.prompts import take_prompts
+from saerl_assets.domain.spec import VersionSpec
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.progress import clock, progress_lines
+from saerl_assets.storage.sources import estimate_rows, read_source
+
+FORWARD_EFFICIENCY = 0.35
+"""Share of a matrix product's speed that a forward pass reaches; used until a speed was measured."""
+SAE_TRAINING_MULTIPLE = 6
+"""Floating-point operations of one training step for each multiplication of the encoder: forward, backward, decoder."""
+BYTES_PER_FEATURE = 6
+FEATURES_PER_TOKEN = 0.35
+OVERHEAD_SECONDS = 30
+OVERHEAD_BYTES = 900_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A run beforehand. Seconds, bytes and counts; `basis` says where the speed comes from."""
+
+    n_rows: int
+    n_prompts: int
+    n_rejected: int
+    n_tokens: int
+    n_texts_read_before: int
+    n_tokens_to_read: int
+    n_training_tokens: int
+    seconds_reading: float
+    seconds_training: float
+    memory_bytes: float
+    disk_bytes: float
+    basis: str
+
+    def lines(self) -> Iterator[tuple[str, str, str]]:
+        """For a table."""
+        yield (
+            "read",
+            "source",
+            f"{self.n_rows:,} rows: {self.n_prompts:,} prompts, {self.n_rejected:,} rows rejected",
+        )
+        yield "", "tokens", f"{self.n_tokens:,}, {self.n_tokens / max(self.n_prompts, 1):.0f} a prompt"
+        yield "", "read before", f"{self.n_texts_read_before:,} texts, which are not read again"
+        yield "compute", "reader", f"{self.n_tokens_to_read:,} tokens, about {clock(self.seconds_reading)}"
+        yield (
+            "",
+            "SAE",
+            (
+                f"{self.n_training_tokens:,} training tokens, about {clock(self.seconds_training)}"
+                if self.n_training_tokens
+                else "no training"
+            ),
+        )
+        total = self.seconds_reading + self.seconds_training + OVERHEAD_SECONDS
+        yield "in all", "time", f"about {clock(total)} ({self.basis})"
+        yield "", "memory", f"about {self.memory_bytes / 1e9:.1f} GB"
+        yield "", "disk", f"about {self.disk_bytes / 1e9:.2f} GB"
+
+    def as_dict(self) -> dict[str, float | str]:
+        """For scripts."""
+        return dict(vars(self))
+
+
+def estimate(home: HomeResource, compute: ComputeResource, key: str) -> Estimate:
+    """Counts what a version has to read and multiplies it by the speed of this machine."""
+    version = home.version(key)
+    prompts, n_rejected = _prompts(home, compute, key)
+    trained_here = version.spec.sae.source == ("train",) and version.spec.parent is None
+    weights = home.warehouse().rows("sae_weights", dataset_version=version.spec.parent or key)
+    texts = prompts.unique("text_id")
+    read_before = _read_before(home, texts, weights)
+    n_to_read = int(texts.filter(~pl.col("text_id").is_in(read_before.implode()))["n_tokens"].sum())
+    size = compute.reader_size(version)
+    flops = _flops_per_token(size, max(version.spec.reader.layers) + 1)
+    measured = _measured_speed(home, weights)
+    machine = compute.matmul_flops()
+    speed = measured or machine * FORWARD_EFFICIENCY / flops
+    n_training = version.spec.sae.training_tokens if trained_here and weights.is_empty() else 0
+    training_flops = 2.0 * SAE_TRAINING_MULTIPLE * size["d_model"] * version.spec.sae.n_latents
+    n_layers = len(version.spec.reader.layers)
+    n_tokens = int(prompts["n_tokens"].sum())
+    cached = min(n_tokens, version.spec.sae.max_activation_tokens) if n_training else 0
+    return Estimate(
+        n_rows=int(prompts["n_rows"].sum()) + n_rejected,
+        n_prompts=prompts.height,
+        n_rejected=n_rejected,
+        n_tokens=n_tokens,
+        n_texts_read_before=read_before.len(),
+        n_tokens_to_read=n_to_read,
+        n_training_tokens=n_training * n_layers,
+        seconds_reading=n_to_read / speed,
+        seconds_training=n_layers * n_training * training_flops / (machine * FORWARD_EFFICIENCY),
+        memory_bytes=OVERHEAD_BYTES + 4.0 * _parameters(size, version.spec) + 8.0 * cached * size["d_model"],
+        disk_bytes=n_layers
+        * (texts.height * size["d_model"] * 8 + n_tokens * FEATURES_PER_TOKEN * version.spec.sae.k * BYTES_PER_FEATURE)
+        + 4.0 * cached * size["d_model"] * n_layers,
+        basis="measured on this machine before" if measured else "from this machine's matrix product",
+    )
+
+
+def _prompts(home: HomeResource, compute: ComputeResource, key: str) -> tuple[pl.DataFrame, int]:
+    """The version's prompts: those of the warehouse, or the source read and tokenised now."""
+    warehouse = home.warehouse()
+    columns = ["text_id", "n_tokens", "n_rows"]
+    found = warehouse.rows("prompts", columns, dataset_version=key)
+    if found.height:
+        return found, warehouse.rows("rejected_rows", ["position"], dataset_version=key).height
+    version = home.version(key)
+    source = version.sources["data"]
+    say = progress_lines(_print, "reading the source")
+    taken = take_prompts(
+        read_source(source),
+        version.spec,
+        compute.tokeniser(version, progress_lines(_print, "reader")),
+        file=source.location,
+        n_rows=version.spec.data.limit or estimate_rows(source),
+        progress=say,
+    )
+    return taken.prompts.select(columns), taken.rejected.height
+
+
+def _read_before(home: HomeResource, texts: pl.DataFrame, weights: pl.DataFrame) -> pl.Series:
+    """Texts that every encoder of the version has read."""
+    read = texts["text_id"]
+    for encoder_id in weights["encoder_id"]:
+        known = home.warehouse().rows("prompt_features", ["text_id"], encoder_id=encoder_id)["text_id"]
+        read = read.filter(read.is_in(known.implode()))
+    return read if weights.height else read.clear()
+
+
+def _measured_speed(home: HomeResource, weights: pl.DataFrame) -> float | None:
+    """Tokens a second of the newest extraction of a version with the same encoders."""
+    if weights.is_empty():
+        return None
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("prompt_features"))
+    with open_instance(home.open().dagster) as instance:
+        for record in instance.fetch_materializations(wanted, limit=20).records:
+            found = record.asset_materialization
+            speed = found and found.metadata.get("tokens_per_second")
+            if speed and float(str(speed.value)) > 0:
+                return float(str(speed.value))
+    return None
+
+
+def _flops_per_token(size: dict[str, int], n_blocks: int) -> float:
+    """Two operations for each weight of the blocks that are run."""
+    return 2.0 * n_blocks * (4 * size["d_model"] ** 2 + 3 * size["d_model"] * size["d_ff"])
+
+
+def _parameters(size: dict[str, int], spec: VersionSpec) -> float:
+    """Weights in memory: blocks, embedding and the SAEs with Adam's two moments and gradients."""
+    blocks = _flops_per_token(size, max(spec.reader.layers) + 1) / 2
+    sae = 2 * size["d_model"] * spec.sae.n_latents * 4 * len(spec.reader.layers)
+    return blocks + size["n_vocabulary"] * size["d_model"] + sae
+
+
+def _print(line: str) -> None:
+    click.echo(line, err=True)

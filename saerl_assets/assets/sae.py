@@ -32,7 +32,10 @@ def sae_weights(
     return dg.MaterializeResult(
         value=weights,
         metadata={
-            "training": {str(row["layer"]): json.loads(row["training"]) for row in weights.to_dicts()},
+            "training": {
+                str(layer): {name: value for name, value in json.loads(facts).items() if name != "history"}
+                for layer, facts in weights.select("layer", "training").iter_rows()
+            },
             **compute.as_metadata(),
             "figure": picture(figure_sae_weights(history, weights), "training of the SAE"),
         },

@@ -7,24 +7,15 @@ that slot for ever. So a run records its host, its process id and when that proc
 id that started at another time is another process.
 """
 
-import os
 import socket
 from collections.abc import Iterator
 
 import dagster as dg
 import psutil
 
-HOST_TAG = "saerl/host"
-PROCESS_TAG = "saerl/pid"
-STARTED_TAG = "saerl/process_started"
+from saerl_assets.resources.run_process import HOST_TAG, PROCESS_TAG, STARTED_TAG
 
 _UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-
-
-def process_tags() -> dict[str, str]:
-    """Tags that name this process."""
-    started = psutil.Process().create_time()
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(os.getpid()), STARTED_TAG: f"{started:.2f}"}
 
 
 def is_dead(run: dg.DagsterRun) -> bool:

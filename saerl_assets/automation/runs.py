@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
-from saerl_assets.automation.reaper import process_tags, reap_dead_runs
+from saerl_assets.automation.reaper import reap_dead_runs
 from saerl_assets.partitions import DATASET_VERSIONS
+from saerl_assets.resources.run_process import process_tags
 
 if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph

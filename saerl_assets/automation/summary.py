@@ -77,7 +77,7 @@ class RunSummary:
         """Asset, rows, seconds, and what was done."""
         for stage in self.state.stages:
             ran = self.seconds.get(stage.asset)
-            did = "made" if ran is not None and not stage.is_due else "not made" if stage.is_due else "found"
+            did = "made" if ran is not None else "due" if stage.is_due else "found"
             yield stage.asset, _count(stage), "" if ran is None else f"{ran:.1f}", did
 
     def closing_lines(self) -> Iterator[str]:
@@ -226,9 +226,15 @@ def _timings(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
 
 
 def _first_failure(result: dg.JobExecutionResult) -> str:
+    """The first step that failed and why: a blocking check's own words, else the innermost error's."""
+    said = {
+        event.step_key: event.asset_check_evaluation_data.description
+        for event in result.all_events
+        if event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed
+    }
     for event in result.all_events:
         if event.event_type_value == "STEP_FAILURE":
-            return f"{event.step_key}: {cause_of(event)}"
+            return f"{event.step_key}: {said.get(event.step_key) or cause_of(event)}"
     return "" if result.success else "The run failed before its first stage; see the messages above."
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from saerl_assets.checks.verdict import verdict
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.home import HomeResource
-from saerl_assets.trainers.export import check_export, order_digest
+from saerl_assets.trainers.export import check_export, order_digest, whole_batches
 
 
 @dg.asset_check(asset="trainer_exports", additional_ins={"batch_manifest": dg.AssetIn("batch_manifest")}, blocking=True)
@@ -20,12 +20,12 @@ def exports_keep_the_order(
     root = home.open().root
     problems = []
     for row in trainer_exports.iter_rows(named=True):
-        wanted = batch_manifest.filter(pl.col("arm") == row["arm"]).sort("epoch", "step", "slot")["prompt_id"]
         try:
-            found = check_export(root / row["path"])
+            found = check_export(root / row["path"], manifest_id=row["manifest_id"])
         except SaerlError as error:
             problems.append(f"{row['trainer']}: {error}")
             continue
-        if found.order_digest != order_digest(wanted.to_list()):
+        wanted = whole_batches(batch_manifest.filter(pl.col("arm") == row["arm"]), found.batch_size)
+        if found.order_digest != order_digest(wanted["prompt_id"]):
             problems.append(f"{row['trainer']}: the file's order is not the manifest's.")
     return verdict(problems, "Every export holds the manifest's order.", {"n_exports": trainer_exports.height})

@@ -103,7 +103,7 @@ class _Problem:
 
     def largest_correlation(self) -> float:
         """Of a feature with the target, absolute and above 0."""
-        correlations = self.columns.T @ self.unit_target / len(self.unit_target)
+        correlations = np.asarray(self.columns.T @ self.unit_target) / len(self.unit_target)
         return max(float(np.abs(correlations).max(initial=0.0)), float(np.finfo(np.float64).eps))
 
     def path(self, signal_ratio: float, l1_penalties: list[float]) -> Iterator[LinearModel]:
@@ -111,7 +111,7 @@ class _Problem:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import ElasticNet
 
-        n_usable = max(np.count_nonzero(self.scaling.inverse), 1)
+        n_usable = max(int(np.count_nonzero(self.scaling.inverse)), 1)
         l2 = n_usable / (len(self.unit_target) * signal_ratio)
         model = ElasticNet(tol=TOLERANCE, max_iter=MAX_SWEEPS, warm_start=True, copy_X=False)
         for l1 in l1_penalties:

@@ -165,7 +165,7 @@ def _against_label(axes: Axes, labelled: pl.DataFrame, label_name: str, score: s
         axes.scatter(sample["value"], sample["difficulty"], s=7, color=BLUE, alpha=0.35, linewidths=0)
     # a score that was learned from these very labels is not measured by them: difficulty_proxy does that, held out
     correlation = labelled.select(pl.corr("value", "difficulty", method="spearman")).item()
-    known = f"Spearman {figure(correlation)}" if score in UNLEARNED else "those it learned from included"
+    known = f"Spearman {figure(correlation)}" if score in UNLEARNED else "fitted ones included"
     label(axes, x=f"label {cut(label_name, 24)} ({count(labelled.height, 'prompt')}, {known})", y=score)
 
 

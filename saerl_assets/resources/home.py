@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from saerl_assets.resources.run_process import tag_run
 from saerl_assets.storage.artifacts import ArtifactStore
 from saerl_assets.storage.catalog import Catalog, Version
 from saerl_assets.storage.home import Home, find_home
@@ -19,6 +20,10 @@ class HomeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     root: str = ""
     """Folder of the home; empty for SAERL_HOME, else the nearest `.saerl` upwards from the working directory."""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Notes in the run which process it lives in, so that a dead one can be told from a slow one."""
+        tag_run(context)
 
     def open(self) -> Home:
         """The home, made where it is missing."""

@@ -150,14 +150,14 @@ class Reading:
             "training_tokens": self._spec.sae.training_tokens,
             "distinct_tokens": len(kept),
             "seconds": round(time.monotonic() - started, 1),
-            **{name: round(float(value), 4) for name, value in history[-1].items()},
+            **{f"final_{name}": round(float(value), 4) for name, value in history[-1].items()},
         }
         sae_digest, path = self._home.artifacts().put("sae", trained.folder)
         record = {
             "digest": sae_digest,
             "path": path,
             "sink_threshold": threshold,
-            "training": facts,
+            "training": facts | {"history": history},
             "history": history,
         }
         self._home.artifacts().remember("sae", recipe, record)

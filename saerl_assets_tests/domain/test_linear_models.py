@@ -76,7 +76,7 @@ def test_the_stronger_of_two_equal_penalties_is_chosen_and_none_without_folds() 
 
 
 def test_every_row_is_predicted_by_a_model_that_has_not_seen_it() -> None:
-    matrix = sparse.csr_matrix((6, 2), dtype=np.float32)
+    matrix = sparse.csr_matrix(np.zeros((6, 2), dtype=np.float32))
     folds = np.array([0, 1, 2, 0, 1, 2])
 
     def fit(rows: NDArray[np.int64]) -> LinearModel:

@@ -23,7 +23,7 @@ N_ROWS = 300
 
 
 def planted() -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
-    """Rows, the shares of correct ones among 8 or 2 rollouts that three of their features make, the weights."""
+    """Rows, shares of correct ones among 2 or 8 rollouts that three of their features make, weights."""
     rng = np.random.default_rng(0)
     rows = planted_rows(N_ROWS, 40, seed=0)
     probability = logistic(rows[:, :3].astype(np.float64) @ [2.0, -2.0, 1.0])
@@ -52,7 +52,11 @@ def test_the_gradient_is_that_of_the_value() -> None:
     objective = _Objective(scaling.apply(sparse.csr_matrix(rows)), shares, weight, scaling.centre)
     point = np.random.default_rng(3).normal(size=rows.shape[1] + 1)
     _, gradient = objective(point, 0.1)
-    numeric = approx_fprime(point, lambda at: objective(at, 0.1)[0], 1e-6)
+
+    def value(at: NDArray[np.float64]) -> float:
+        return objective(at, 0.1)[0]
+
+    numeric = approx_fprime(point, value, 1e-6)
     np.testing.assert_allclose(gradient, numeric, atol=1e-5)
 
 

@@ -15,5 +15,5 @@ CREATE TABLE IF NOT EXISTS sae_weights (
   path VARCHAR NOT NULL,                     -- SAELens directory below the home
   reader_digest VARCHAR NOT NULL,            -- SHA-256 over the reader's files
   sink_threshold DOUBLE NOT NULL,            -- activation norm above which a token is an attention sink
-  training VARCHAR NOT NULL                  -- JSON: tokens, steps, final losses; {} where it was loaded
+  training VARCHAR NOT NULL                  -- JSON: tokens, seconds, last figures, history; {} where it was loaded
 );

@@ -1,0 +1,58 @@
+"""The graph as the UI shows it, and what loading it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from saerl_assets.assets.rooms import GPU_POOL, OWNERS
+from saerl_assets.storage.schema import tables
+from saerl_assets_tests.assets.graph_snapshot import COMMAND, RECORDED, as_text, asset_graph
+
+READS_A_MODEL = {"prompt_features", "prompt_states", "sae_health", "sae_weights"}
+
+
+def test_the_graph_is_the_one_that_was_recorded() -> None:
+    assert as_text(asset_graph()) == RECORDED.read_text(encoding="utf-8"), f"if this is intended: {COMMAND}"
+
+
+@pytest.mark.parametrize(("name", "asset"), asset_graph().items())
+def test_every_asset_says_what_it_is(name: str, asset: dict[str, object]) -> None:
+    grain = str(asset["grain"])
+    assert grain.startswith("One row per ")
+    assert grain.endswith(".")
+    assert asset["owners"] == [OWNERS[str(asset["group"])]]
+    assert "duckdb" in set(asset["kinds"])  # type: ignore[call-overload]
+    assert asset["partitions"] == "dataset_version"
+    assert (asset["pools"] == [GPU_POOL]) == (name in READS_A_MODEL)
+
+
+def test_assets_are_named_after_the_tables_that_they_fill() -> None:
+    assert set(asset_graph()) == set(tables())
+
+
+def test_every_check_says_what_it_holds() -> None:
+    checks = {
+        f"{name}.{check}": told for name, asset in asset_graph().items() for check, told in asset["checks"].items()
+    }
+    assert checks
+    assert [name for name, told in checks.items() if not told["description"].endswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "banned"),
+    [
+        ("import saerl_assets.definitions", {"torch", "transformers", "sae_lens", "sklearn", "matplotlib"}),
+        (
+            "from click.testing import CliRunner; from saerl_assets.cli import main; "
+            "assert CliRunner().invoke(main, ['--help']).exit_code == 0",
+            {"dagster", "polars", "duckdb", "torch", "numpy", "pydantic"},
+        ),
+    ],
+)
+def test_loading_does_not_import_what_is_heavy(statement: str, banned: set[str]) -> None:
+    program = f"{statement}; import sys; print(' '.join(sorted({banned!r} & set(sys.modules))))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

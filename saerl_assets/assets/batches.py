@@ -45,14 +45,12 @@ def plan(
         .join(quality_scores.select("prompt_id", "kept", "quality", "reason"), on="prompt_id")
     )
     planned = plan_manifest(candidates, spec.batches, key=spec.key, seed=spec.seed)
+    order = picture(figure_batch_manifest(planned.manifest, spec.batches.planner), "difficulty over steps")
     exported = planned.manifest.filter(pl.col("arm") == spec.batches.planner)
     yield dg.MaterializeResult(
         asset_key="batch_manifest",
         value=planned.manifest,
-        metadata={
-            "manifest_id": planned.manifest_id,
-            "figure": picture(figure_batch_manifest(planned.manifest, spec.batches.planner), "difficulty over steps"),
-        },
+        metadata={"manifest_id": planned.manifest_id, "figure": order},
     )
     yield dg.MaterializeResult(
         asset_key="deferred_prompts",
@@ -78,9 +76,7 @@ def plan(
         }
     )
     yield dg.MaterializeResult(
-        asset_key="manifests",
-        value=row,
-        metadata={"manifest_id": planned.manifest_id},
+        asset_key="manifests", value=row, metadata={"manifest_id": planned.manifest_id, "figure": order}
     )
     home.catalog().set_current_manifest(spec.key, planned.manifest_id)
 

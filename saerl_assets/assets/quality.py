@@ -21,7 +21,7 @@ from saerl_assets.resources.metadata import picture
 WEIGHTS_FILE = "probe.safetensors"
 
 
-@table_asset("signals", "scikitlearn")
+@table_asset("signals", "scikitlearn", deps=["sae_health"])
 def quality_probe(
     context: dg.AssetExecutionContext,
     home: HomeResource,

@@ -3,6 +3,7 @@
 Belongs here: gathering it from Dagster and the warehouse. Does not belong here: printing, and computing anything.
 """
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -113,6 +114,8 @@ def run_version(
     Raises:
         SaerlError: `unknown_version`, `unknown_asset`. A stage that fails does not raise; the summary names it.
     """
+    # The job finds its home by this name, and so do processes that it starts.
+    os.environ["SAERL_HOME"] = str(home.open().root)
     job = reconstructable_job()
     definition = job.get_definition()
     registered = _registered_at(home, key)

@@ -8,6 +8,8 @@ import dagster as dg
 import polars as pl
 
 from saerl_assets.checks.verdict import verdict
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.manifests import verify_manifest
 from saerl_assets.resources.home import HomeResource
 
 _EPOCH = ["arm", "epoch"]
@@ -28,6 +30,25 @@ def manifest_invariants(
     """Every training prompt exactly once an epoch or deferred with its reason; whole batches; no evaluation prompt."""
     batches = home.version(context.run.tags["dagster/partition"]).spec.batches
     return invariants_hold(batch_manifest, prompts, deferred_prompts, batch_size=batches.batch_size, tail=batches.tail)
+
+
+@dg.asset_check(
+    asset="batch_manifest", additional_ins={"deferred_prompts": dg.AssetIn("deferred_prompts")}, blocking=True
+)
+def rows_have_their_digest(
+    context: dg.AssetCheckExecutionContext, batch_manifest: pl.DataFrame, deferred_prompts: pl.DataFrame
+) -> dg.AssetCheckResult:
+    """The manifest's name is the digest of its rows: nobody has edited them."""
+    return digest_fits(batch_manifest, deferred_prompts, key=context.run.tags["dagster/partition"])
+
+
+def digest_fits(manifest: pl.DataFrame, deferred: pl.DataFrame, *, key: str) -> dg.AssetCheckResult:
+    """The rows against the digest that names them."""
+    try:
+        verify_manifest(manifest, deferred, key=key)
+    except SaerlError as error:
+        return verdict([str(error)], "")
+    return verdict([], "The rows are those that the manifest was named after.")
 
 
 def invariants_hold(

@@ -36,7 +36,8 @@ SEED_ROWS_PER_CLUSTER = 50
 """The fit starts on so many prompts for each cluster at most, to try several starts at little cost."""
 
 N_STARTS = 5
-"""One start in two merges two groups and splits a third, where there are as many clusters as groups."""
+"""Three single starts in eight merged two of eight planted groups (normalised mutual information 0.91 to 0.93);
+the best of five never did (0.99 and over), the best of ten was no better."""
 
 MAX_ITERATIONS = 50
 

@@ -48,7 +48,7 @@ def figure_sae_weights(history: pl.DataFrame, weights: pl.DataFrame) -> bytes:
     if history.is_empty():
         return _loaded(weights)
     if "layer" not in history.columns:
-        layer = int(weights["layer"][0]) if not weights.is_empty() else 0
+        layer = int(weights["layer"].sort()[0]) if weights.height else 0
         history = history.with_columns(pl.lit(layer, dtype=pl.UInt32).alias("layer"))
     history = history.sort("layer", "tokens")
     layers = history["layer"].unique().sort().to_list()

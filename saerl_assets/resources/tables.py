@@ -11,7 +11,7 @@ import polars as pl
 
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.resources.home import HomeResource
-from saerl_assets.resources.metadata import preview
+from saerl_assets.resources.metadata import PREVIEW_ROWS, preview
 from saerl_assets.storage.feature_store import EncodedLayer, WarehouseFeatures
 from saerl_assets.storage.schema import Table, tables
 from saerl_assets.storage.shards import ShardFiles
@@ -32,6 +32,7 @@ class WarehouseTables(dg.ConfigurableIOManager):
             context.add_output_metadata(
                 {
                     "dagster/row_count": obj.n_rows,
+                    "preview": preview(warehouse.head(table.name, PREVIEW_ROWS)),
                     "rows_added": added,
                     "rows_reused": obj.n_reused,
                     **_describe(table),

@@ -107,6 +107,11 @@ class Warehouse:
         key = [column for column in tables()[name].key if column in frame.columns] if name in tables() else []
         return frame.sort(key) if key else frame
 
+    def head(self, name: str, n_rows: int) -> pl.DataFrame:
+        """Some rows of a table, without reading the others."""
+        with self.reading(name) as connection:
+            return connection.table(name).limit(n_rows).pl()
+
     def query(self, statement: str, parameters: Sequence[object] = ()) -> pl.DataFrame:
         """The result of one read-only statement.
 

@@ -307,3 +307,24 @@ def test_a_prompt_twice_is_refused() -> None:
     candidates = candidates_of(10)
     with pytest.raises(SaerlError, match="is there twice"):
         plan(pl.concat([candidates, candidates[4:5]]))
+
+
+def test_a_manifest_keeps_its_name_for_ever() -> None:
+    """A change of this name is a change of every user's order: intended, or a bug of a library or machine."""
+    place = range(101)
+    candidates = pl.DataFrame(
+        {
+            "prompt_id": [f"{at * 7919 % 65521:032x}" for at in place],
+            "cluster_id": [at * at % 7 for at in place],
+            "difficulty": [at * 37 % 50 / 8 for at in place],
+            "n_tokens": [at * 13 % 90 + 1 for at in place],
+            "kept": [at % 11 != 0 for at in place],
+            "quality": [0.5] * 101,
+        },
+        schema_overrides={"cluster_id": pl.UInt32, "n_tokens": pl.UInt32},
+    )
+    names = {
+        curriculum: plan(candidates, batch_size=8, curriculum=curriculum, epochs=2).manifest_id[:16]
+        for curriculum in ("none", "sorted", "staged")
+    }
+    assert names == {"none": "64a064be6b88f312", "sorted": "3f60820719a71b6c", "staged": "ff6b353d22226cb7"}

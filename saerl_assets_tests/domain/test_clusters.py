@@ -40,10 +40,10 @@ def planted(n_groups: int, n_rows: int, *, seed: int) -> tuple[FloatMatrix, NDAr
     """Rows that share noise, and of which each group fires ten features of its own more often."""
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, n_groups, n_rows)
-    rows = planted_rows(n_rows, 10 * n_groups + 100, seed=seed, density=0.1)
+    rows = planted_rows(n_rows, 10 * n_groups + 100, seed=seed, density=0.07)
     for group in range(n_groups):
         members = np.flatnonzero(groups == group)
-        own = planted_rows(len(members), 10, seed=seed + group, density=0.6)
+        own = planted_rows(len(members), 10, seed=seed + group, density=0.9)
         rows[np.ix_(members, np.arange(10 * group, 10 * group + 10))] += own
     return csr(rows), groups
 

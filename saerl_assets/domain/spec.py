@@ -116,13 +116,13 @@ class SaeSpec(Section):
     """Width of the SAE to train."""
     k: Annotated[int, Field(ge=1)] = 32
     """Latents that are active on a token, in the SAE to train."""
-    training_tokens: Annotated[int, Field(ge=1)] = 1_000_000
+    training_tokens: Annotated[int, Field(ge=1)] = 400_000
     """Tokens that training sees, repeats counted."""
     max_activation_tokens: Annotated[int, Field(ge=1)] = 200_000
     """Distinct tokens whose activations are kept on disk to train from."""
     batch_tokens: Annotated[int, Field(ge=16)] = 1024
     """Tokens in one training step."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
     """Peak learning rate of Adam."""
     max_dead_fraction: Fraction = 0.5
     """The health check warns if a larger share of the latents never fires on the version's prompts."""

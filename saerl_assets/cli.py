@@ -214,10 +214,10 @@ def manifest(key: str, use: str | None, *, rollback: bool) -> None:
 
     catalog = _home().catalog()
     catalog.get(key)
-    if use and rollback:
+    if use is not None and rollback:
         raise click.UsageError("Give either --use or --rollback.")
-    if use or rollback:
-        catalog.set_current_manifest(key, use or previous_manifest(catalog, key))
+    if use is not None or rollback:
+        catalog.set_current_manifest(key, previous_manifest(catalog, key) if use is None else use)
     listed = catalog.warehouse.query(
         "SELECT manifest_id = v.current_manifest_id AS current, manifest_id, planner, n_arms, n_steps, n_prompts, "
         "created_at FROM manifests JOIN versions v USING (dataset_version) WHERE dataset_version = ? "
@@ -316,11 +316,15 @@ def _compute() -> Any:  # noqa: ANN401 - imported where it is used
 def _draft(source: str, key: str | None) -> Path:
     """Writes the spec that `--from` asks for and shows it."""
     from saerl_assets.domain.errors import SaerlError
+    from saerl_assets.domain.spec import KEY_PATTERN
     from saerl_assets.domain.spec_draft import draft_key, draft_spec
     from saerl_assets.storage.sources import read_source, resolve_source
 
     uri = source if source.split(":", 1)[0] in {"hf", "gym", "path"} else f"path:{source}"
     chosen = key or draft_key(uri)
+    if not KEY_PATTERN.fullmatch(chosen):
+        remedy = "Write <name>-v<n> in lower case, such as 'math-v1'."
+        raise SaerlError("spec_invalid", f"{chosen!r} is not a version key.", where="--key", remedy=remedy)
     path = Path(f"{chosen}.toml")
     if path.exists():
         remedy = f"Register it as it is: saerl register {path}; or choose another --key."
@@ -335,20 +339,40 @@ def _draft(source: str, key: str | None) -> Path:
 
 def _frame(frame: pl.DataFrame, style: str, out: Path | None = None) -> None:
     """Prints a frame, or writes it to a file."""
-    if style == "parquet":
-        if out is None:
-            raise click.UsageError("--format parquet needs --out FILE.")
-        frame.write_parquet(out)
-    elif style == "table" and out is None:
+    if out is not None:
+        _write(frame, style, out)
+        click.echo(f"{frame.height:,} rows written to {out}")
+    elif style == "parquet":
+        raise click.UsageError("--format parquet needs --out FILE.")
+    elif style == "table":
         _table(frame.columns, [[_cell(value) for value in row] for row in frame.iter_rows()])
-        return
     else:
-        text = frame.write_json() if style == "json" else frame.write_csv()
-        if out is None:
-            click.echo(text)
-            return
-        out.write_text(text, encoding="utf-8")
-    click.echo(f"{frame.height:,} rows written to {out}")
+        click.echo(frame.write_json() if style == "json" else _csv(frame))
+
+
+def _write(frame: pl.DataFrame, style: str, out: Path) -> None:
+    from saerl_assets.domain.errors import SaerlError
+
+    try:
+        if style == "parquet":
+            frame.write_parquet(out)
+        else:
+            out.write_text(frame.write_json() if style == "json" else _csv(frame), encoding="utf-8")
+    except OSError as error:
+        remedy = "Give a file in a folder that is there and that you may write to."
+        raise SaerlError("not_writable", f"It cannot be written: {error}.", where=str(out), remedy=remedy) from error
+
+
+def _csv(frame: pl.DataFrame) -> str:
+    """CSV with lists as JSON, because CSV has none of its own."""
+    import polars as pl
+
+    nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
+    texts = {
+        name: [None if value is None else json.dumps(value, default=str) for value in frame[name].to_list()]
+        for name in nested
+    }
+    return frame.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in texts.items()).write_csv()
 
 
 def _cell(value: object) -> str:

@@ -80,8 +80,10 @@ def _home(home: HomeResource) -> Iterator[Finding]:
 
 
 def _models(home: HomeResource, compute: ComputeResource) -> Iterator[Finding]:
-    """The reader of every version, without downloading anything."""
+    """The reader of every version, without downloading anything; none while another process writes, which can take long."""
     try:
+        if is_locked(home.open().warehouse_lock):
+            return
         keys = home.catalog().keys()
         sources = sorted({home.version(key).spec.reader.model for key in keys})
     except SaerlError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from saerl_assets.automation.jobs import reconstructable_job
 from saerl_assets.automation.runs import (
@@ -191,25 +192,39 @@ def _state(
         "spec": version.digest[:16],
         "manifest": (version.current_manifest_id or "")[:16],
     }
-    return VersionState(key, heading, stages(instance, job, key, registered), _checks(instance, job, key))
+    return VersionState(key, heading, stages(instance, job, key, registered), _checks(instance, job, key, registered))
 
 
-def _checks(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str) -> list[tuple[str, str, str]]:
-    """The newest result of every check for this version."""
+def _checks(
+    instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, registered: datetime
+) -> list[tuple[str, str, str]]:
+    """The newest result of every check for this version since it was registered."""
     found = []
     graph = job.asset_layer.asset_graph
     for check in sorted(graph.asset_check_keys, key=lambda check: (check.asset_key.path[-1], check.name)):
-        records = instance.event_log_storage.get_asset_check_execution_history(check, limit=50)
-        for record in records:
-            run = instance.get_run_by_id(record.run_id)
-            evaluation = record.event and record.event.dagster_event and record.event.asset_check_evaluation
-            if run is None or run.tags.get("dagster/partition") != key or not evaluation:
-                continue
+        evaluation = _newest_evaluation(instance, check, key, registered.timestamp())
+        if evaluation is not None:
             is_warning = evaluation.severity == dg.AssetCheckSeverity.WARN
             result = "passed" if evaluation.passed else "warning" if is_warning else "failed"
             found.append((f"{check.asset_key.path[-1]}.{check.name}", result, evaluation.description or ""))
-            break
     return found
+
+
+def _newest_evaluation(
+    instance: dg.DagsterInstance, check: dg.AssetCheckKey, key: str, since: float
+) -> dg.AssetCheckEvaluation | None:
+    """What a check last said of a version; the history of a check is that of all versions, newest first."""
+    cursor = None
+    while records := instance.event_log_storage.get_asset_check_execution_history(check, limit=100, cursor=cursor):
+        for record in records:
+            if record.create_timestamp < since:
+                return None
+            run = instance.get_run_by_id(record.run_id)
+            said = record.event and record.event.dagster_event and record.event.asset_check_evaluation
+            if said and run is not None and run.tags.get(PARTITION_NAME_TAG) == key:
+                return said
+        cursor = records[-1].id
+    return None
 
 
 def _timings(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:

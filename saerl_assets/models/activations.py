@@ -3,8 +3,8 @@
 Belongs here: writing and reading the activations of a shard, and the threshold of attention sinks. Does not belong
 here: what is made of them.
 
-They are kept in the reader's own number format, so that a row computed from the cache is the very row that a fresh pass
-would give.
+They are kept in the reader's own number format, so that a row computed from the cache is the very row that a fresh
+pass would give.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From texts to rows: shards of texts, batches within them, sparse features and dense states pooled over tokens.
+"""From texts to rows: shards of texts, batches within them, what is read and what is made of it.
 
-Belongs here: what one shard's rows are. Does not belong here: where shards are kept.
+Belongs here: what one shard's rows are. Does not belong here: the reductions (pooling), where shards are kept.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.models.pooling import PackedTexts, pool_features, pool_states
 from saerl_assets.models.saes import Encoder
 
-LARGEST_USHORT = 65_535
-HELD_OUT_FRACTION = 0.05
+MAX_PADDING_FRACTION = 0.03
+"""Share of a batch that padding may take where there are enough texts to choose from."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def read_shard(reader: ReadsBatches, shard: Shard, *, token_budget: int) -> Acti
         SaerlError: `activations_not_finite`, naming the text; `out_of_memory` if one text alone does not fit.
     """
     found: dict[int, list[torch.Tensor]] = {}
-    for batch in batches(shard.texts, token_budget):
+    for batch in batches([text for text in shard.texts if len(text.token_ids)], token_budget):
         for layer, states in _read(reader, batch).items():
             found.setdefault(layer, []).append(states)
     joined = {layer: torch.cat(parts) for layer, parts in sorted(found.items())}
@@ -107,46 +106,46 @@ def pool_shard(
     """Encodes a shard's activations and pools them per text.
 
     Tokens before `first_pooled` do not count, nor do attention sinks: those whose norm is above the layer's threshold.
+
+    Args:
+        activations: Of the shard, from a fresh pass or from the cache.
+        shard: The texts.
+        encoders: By layer its SAE.
+        sink_thresholds: By layer the norm above which a token is a sink.
     """
-    started = time.perf_counter()
-    rows = ShardRows({}, {})
-    lengths = np.array([len(text.token_ids) for text in shard.texts])
-    text_of_token = np.repeat(np.arange(len(lengths)), lengths)
-    place_in_text = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    first = np.repeat([text.first_pooled for text in shard.texts], lengths)
+    rows = ShardRows({}, {}, {"encoding": 0.0, "pooling": 0.0})
     for layer, encoder in encoders.items():
         states = activations.layers[layer]
-        norms = states.float().norm(dim=-1).cpu().numpy()
-        in_scope = place_in_text >= first
-        kept = in_scope & (norms <= sink_thresholds[layer])
-        chosen = np.flatnonzero(kept)
-        sparse = encoder.encode(states[torch.as_tensor(chosen, device=states.device)])
-        n_tokens = np.bincount(text_of_token[chosen], minlength=len(lengths))
-        n_sinks = np.bincount(text_of_token[in_scope & ~kept], minlength=len(lengths))
-        token = chosen[sparse.token.cpu().numpy()]
-        rows.features[layer] = _feature_table(
-            shard,
-            text_of_token[token],
-            place_in_text[token],
-            sparse.latent.cpu().numpy(),
-            sparse.value.cpu().numpy(),
-            encoder.n_latents,
-            n_tokens,
-            n_sinks,
-        )
-        rows.states[layer] = _state_table(shard, states.float().cpu().numpy(), kept, lengths)
-    rows.seconds["encoding and pooling"] = time.perf_counter() - started
+        states = states.float() if states.is_cuda else states.float().cpu()
+        texts = _packed(shard, states, sink_thresholds[layer])
+        started = _now(states)
+        sparse = encoder.encode(states[texts.kept]).to(states.device)
+        encoded = _now(states)
+        rows.features[layer] = pool_features(sparse, encoder.n_latents, texts)
+        rows.states[layer] = pool_states(states, texts)
+        rows.seconds["encoding"] += encoded - started
+        rows.seconds["pooling"] += _now(states) - encoded
     return rows
 
 
 def batches(texts: Sequence[Text], token_budget: int) -> Iterator[list[Text]]:
-    """Consecutive texts, sorted by length, whose padded batch has at most `token_budget` tokens; at least one text."""
+    """Cuts texts, sorted by length, into batches of similar length.
+
+    A batch has at most `token_budget` tokens with its padding, or is one text. Once it holds a quarter of the budget,
+    a text that would bring the padding over MAX_PADDING_FRACTION starts the next one.
+    """
     batch: list[Text] = []
+    n_tokens = 0
     for text in texts:
-        if batch and (len(batch) + 1) * max(len(text.token_ids), len(batch[-1].token_ids)) > token_budget:
+        length = len(text.token_ids)
+        padded = (len(batch) + 1) * length
+        wasted = padded - (n_tokens + length)
+        too_much_waste = 4 * n_tokens > token_budget and wasted > MAX_PADDING_FRACTION * padded
+        if batch and (padded > token_budget or too_much_waste):
             yield batch
-            batch = []
+            batch, n_tokens = [], 0
         batch.append(text)
+        n_tokens += length
     if batch:
         yield batch
 
@@ -155,6 +154,22 @@ def _shard(texts: Sequence[Text]) -> Shard:
     sha = hashlib.sha256("\n".join(f"{text.text_id} {text.first_pooled}" for text in texts).encode())
     by_length = sorted(texts, key=lambda text: (len(text.token_ids), text.text_id))
     return Shard(sha.hexdigest()[:32], tuple(by_length))
+
+
+def _packed(shard: Shard, states: torch.Tensor, sink_threshold: float) -> PackedTexts:
+    lengths = torch.tensor([len(text.token_ids) for text in shard.texts])
+    first = torch.tensor([text.first_pooled for text in shard.texts])
+    place = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+    in_scope = (place >= first.repeat_interleave(lengths)).to(states.device)
+    kept = in_scope & (states.norm(dim=-1) <= sink_threshold)
+    return PackedTexts([text.text_id for text in shard.texts], lengths.to(states.device), in_scope, kept)
+
+
+def _now(states: torch.Tensor) -> float:
+    """The time once all work on the tensor's device is done."""
+    if states.is_cuda:
+        torch.cuda.synchronize(states.device)
+    return time.perf_counter()
 
 
 def _read(reader: ReadsBatches, batch: list[Text]) -> dict[int, torch.Tensor]:
@@ -181,63 +196,3 @@ def _check_finite(states: torch.Tensor, layer: int, shard: Shard) -> None:
                 remedy = "Set reader.dtype = 'float32'; if it stays, the model's weights are damaged."
                 problem = f"The activations of layer {layer} are not finite for this text."
                 raise SaerlError("activations_not_finite", problem, where=f"text_id {text.text_id}", remedy=remedy)
-
-
-def _feature_table(
-    shard: Shard,
-    text: NDArray[np.int64],
-    place: NDArray[np.int64],
-    latent: NDArray[np.int64],
-    value: NDArray[np.float32],
-    n_latents: int,
-    n_tokens: NDArray[np.int64],
-    n_sinks: NDArray[np.int64],
-) -> pa.Table:
-    """One row per text: segment reductions over (text, latent), no dense array of texts x latents."""
-    key = text * n_latents + latent
-    order = np.argsort(key, kind="stable")  # keeps tokens in order within a segment
-    key, value, place = key[order], value[order], place[order]
-    starts = np.flatnonzero(np.diff(key, prepend=-1))
-    counts = np.diff(starts, append=len(key))
-    maximum = np.maximum.reduceat(value, starts) if len(starts) else np.zeros(0, np.float32)
-    total = np.add.reduceat(value.astype(np.float64), starts) if len(starts) else np.zeros(0)
-    is_max = np.flatnonzero(value == np.repeat(maximum, counts))
-    first_max = is_max[np.searchsorted(is_max, starts)] if len(starts) else starts
-    n_features = np.bincount(key[starts] // n_latents, minlength=len(shard.texts))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(n_features)]), pa.int32())
-
-    def lists(values: NDArray[np.generic], kind: pa.DataType) -> pa.ListArray:
-        return pa.ListArray.from_arrays(offsets, pa.array(values, kind))
-
-    return pa.table(
-        {
-            "text_id": pa.array([each.text_id for each in shard.texts]),
-            "n_tokens": pa.array(n_tokens, pa.uint32()),
-            "n_sink_tokens": pa.array(n_sinks, pa.uint32()),
-            "feature_ids": lists(key[starts] % n_latents, pa.uint32()),
-            "max": lists(maximum, pa.float32()),
-            "sum": lists(total.astype(np.float32), pa.float32()),
-            "n_active": lists(np.minimum(counts, LARGEST_USHORT), pa.uint16()),
-            "argmax_token": lists(np.minimum(place[first_max], LARGEST_USHORT), pa.uint16()),
-        }
-    )
-
-
-def _state_table(
-    shard: Shard, states: NDArray[np.float32], kept: NDArray[np.bool_], lengths: NDArray[np.int64]
-) -> pa.Table:
-    """Mean over the tokens that count, and the last token's state. A text without such tokens has a mean of zeros."""
-    starts = np.cumsum(lengths) - lengths
-    weights = kept.astype(np.float64)
-    sums = np.add.reduceat(states.astype(np.float64) * weights[:, None], starts, axis=0)
-    n_kept = np.add.reduceat(weights, starts)
-    mean = sums / np.maximum(n_kept, 1.0)[:, None]
-    last = states[starts + lengths - 1]
-    offsets = pa.array(np.arange(len(lengths) + 1) * states.shape[1], pa.int32())
-    return pa.table(
-        {
-            "text_id": pa.array([each.text_id for each in shard.texts]),
-            "mean": pa.ListArray.from_arrays(offsets, pa.array(mean.astype(np.float32).ravel())),
-            "last": pa.ListArray.from_arrays(offsets, pa.array(last.ravel())),
-        }
-    )

@@ -1,236 +1,180 @@
 """The reader: a language model that is run up to the highest layer that is read, and no further.
 
-Belongs here: tokenizing and the truncated forward pass. Does not belong here: SAEs, pooling, batching policy.
+Belongs here: the truncated forward pass. Does not belong here: tokenizing, SAEs, pooling, batching policy.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.domain.readings import TokenisedText
+from saerl_assets.models.gguf import tokeniser_folder, weights_folder
 from saerl_assets.models.sources import ModelFiles
-
-Template = Literal["plain", "chat"]
-
-
-class Tokeniser:
-    """A model's tokenizer with its template: `saerl_assets.domain.readings.Tokenise`."""
-
-    def __init__(self, tokenizer: Any, template: Template) -> None:  # noqa: ANN401 - transformers' own
-        self._tokenizer = tokenizer
-        self._template = template
-
-    @classmethod
-    def load(cls, files: ModelFiles, template: Template) -> Tokeniser:
-        """Loads the tokenizer without the weights.
-
-        Raises:
-            SaerlError: `model_without_tokenizer`, or `no_chat_template` for template `chat`.
-        """
-        from transformers import AutoTokenizer
-
-        folder, gguf = _converted(files)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, **({"gguf_file": gguf} if gguf else {}))
-        except Exception as error:
-            remedy = "Put the model's tokenizer files (tokenizer.json, tokenizer_config.json) beside its weights."
-            raise SaerlError("model_without_tokenizer", f"{error}", where=str(files.folder), remedy=remedy) from error
-        if template == "chat" and not tokenizer.chat_template:
-            remedy = "Set reader.template = 'plain', or use a model that was trained on chats."
-            raise SaerlError(
-                "no_chat_template", "The tokenizer has no chat template.", where=files.source, remedy=remedy
-            )
-        return cls(tokenizer, template)
-
-    def __call__(
-        self, prompts: Sequence[list[dict[str, str]] | str], responses: Sequence[str | None]
-    ) -> list[TokenisedText]:
-        """Token ids of each prompt, followed by those of its response where there is one."""
-        heads = [self._render(prompt) for prompt in prompts]
-        special = self._template == "plain"
-        ids = self._encode(heads, add_special_tokens=special)
-        spoken = [i for i, response in enumerate(responses) if response is not None]
-        tails = dict(
-            zip(
-                spoken,
-                self._encode([responses[i] or "" for i in spoken], add_special_tokens=False),
-                strict=True,
-            )
-        )
-        return [TokenisedText(head + tails.get(i, []), len(head) if i in tails else 0) for i, head in enumerate(ids)]
-
-    def _render(self, prompt: list[dict[str, str]] | str) -> str:
-        if isinstance(prompt, str):
-            return prompt
-        if self._template == "plain":
-            return "\n".join(message["content"] for message in prompt)
-        return str(self._tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
-
-    def _encode(self, texts: list[str], *, add_special_tokens: bool) -> list[list[int]]:
-        if not texts:
-            return []
-        found: list[list[int]] = self._tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]
-        return found
 
 
 class Reader:
     """A decoder cut off after the highest block that is read.
 
-    The blocks above it, the final norm and the language-model head are never computed and never kept. Layer n is the
-    residual stream after block n, counted from 0 (`blocks.n.hook_resid_post`, `hidden_states[n + 1]`).
+    The blocks above it are not kept, and the pass ends with it: the final norm is never computed, nor is
+    there a language-model head. Layer n is the residual stream after block n, counted from 0
+    (`blocks.n.hook_resid_post`, `hidden_states[n + 1]` of all but the last block, whose entry there has the
+    final norm applied).
     """
 
-    def __init__(self, model: nn.Module, blocks: nn.ModuleList, layers: Sequence[int], digest: str) -> None:
-        self.digest = digest
-        self.layers = tuple(layers)
+    def __init__(self, model: Any, blocks: nn.ModuleList, layers: Sequence[int], files: ModelFiles) -> None:  # noqa: ANN401
+        text = model.config.get_text_config()
+        self.digest, self.name = files.digest, files.source.partition("#")[0]
+        self.layers = tuple(sorted(layers))
+        self.n_blocks = len(blocks)
+        self.d_model = int(text.hidden_size)
+        self.max_tokens: int | None = getattr(text, "max_position_embeddings", None)
+        self._n_vocabulary = int(text.vocab_size)
         self._model = model
         self._caught: dict[int, torch.Tensor] = {}
-        for layer in layers:
-            blocks[layer].register_forward_hook(self._catch(layer))
+        del blocks[self.layers[-1] + 1 :]
+        for layer in self.layers:
+            blocks[layer].register_forward_hook(self._catch(layer, last=layer == self.layers[-1]))
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.d_model = int(model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
 
     @classmethod
     def load(cls, files: ModelFiles, *, layers: Sequence[int], dtype: str, device: str) -> Reader:
         """Loads the blocks up to the highest layer.
 
         Raises:
-            SaerlError: `layer_missing` naming how many blocks there are, `model_corrupt`.
+            SaerlError: `layer_missing` naming how many blocks there are; `model_corrupt`; `model_incomplete`.
         """
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
 
         _quieten()
-        folder, _ = _converted(files)
+        folder = weights_folder(files, dtype)
         try:
-            config = AutoConfig.from_pretrained(folder)
-            text = config.get_text_config()
-            _check_layers(layers, int(text.num_hidden_layers), files)
-            _shorten(text, max(layers) + 1)
-            model = AutoModel.from_pretrained(folder, config=config, dtype=getattr(torch, dtype))
-        except SaerlError:
-            raise
+            # Weights that have the wanted number format already are mapped, not read: blocks that are let go
+            # cost nothing. Cutting the config instead would change models whose blocks know how many there
+            # are.
+            model, found = AutoModel.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
         except Exception as error:
-            remedy = "Download the model again; its files cannot be read."
+            remedy = "Fetch the model again; its files cannot be read."
             raise SaerlError("model_corrupt", f"{error}", where=str(files.folder), remedy=remedy) from error
-        model = model.eval().requires_grad_(requires_grad=False).to(device)
-        return cls(model, _blocks(model, max(layers) + 1), layers, files.digest)
+        blocks = _blocks(model, files)
+        _check_layers(layers, len(blocks), files)
+        _check_complete(found, files)
+        model = model.eval().requires_grad_(requires_grad=False)
+        reader = cls(model, blocks, layers, files)
+        model.to(device)  # after the cut, so that the device never holds what is not read
+        reader.device = next(model.parameters()).device
+        return reader
 
     @torch.inference_mode()
     def read(self, token_ids: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:
         """Runs one batch.
 
-        Texts are padded on the right. Attention is causal, so no token sees the padding and no mask is needed.
+        Texts are padded on the right. Attention is causal, so no token sees the padding and no mask is
+        needed.
 
         Args:
             token_ids: n texts of at least one token.
 
         Returns:
             For each layer the activations of all tokens, text after text: [sum of lengths, d_model].
+
+        Raises:
+            SaerlError: `text_too_long`, `token_unknown`.
         """
         lengths = torch.tensor([len(ids) for ids in token_ids])
         longest = int(lengths.max())
         padded = torch.zeros(len(token_ids), longest, dtype=torch.long)
         for row, ids in enumerate(token_ids):
             padded[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+        self._check(longest, int(padded.max()))
         self._caught.clear()
-        self._model(input_ids=padded.to(self.device), use_cache=False)
-        is_text = (torch.arange(longest)[None, :] < lengths[:, None]).to(self.device)
-        full = bool(is_text.all())
+        with contextlib.suppress(_ReachedLastLayerError):
+            self._model(input_ids=padded.to(self.device), use_cache=False)
+        is_full = int(lengths.min()) == longest
+        is_text = None if is_full else (torch.arange(longest) < lengths[:, None]).to(self.device)
+        caught, self._caught = self._caught, {}
         return {
-            layer: states.flatten(0, 1) if full else states[is_text] for layer, states in sorted(self._caught.items())
+            layer: states.flatten(0, 1) if is_text is None else states[is_text]
+            for layer, states in sorted(caught.items())
         }
 
-    def _catch(self, layer: int) -> Any:  # noqa: ANN401 - a hook
+    def _check(self, longest: int, largest_id: int) -> None:
+        if self.max_tokens is not None and longest > self.max_tokens:
+            problem = f"A text of {longest:,} tokens is over the {self.max_tokens:,} that the model can read."
+            remedy = f"Set reader.max_tokens = {self.max_tokens} or lower, so that longer texts are rejected."
+            raise SaerlError("text_too_long", problem, where="reader.max_tokens", remedy=remedy)
+        if largest_id >= self._n_vocabulary:
+            problem = f"A text holds token {largest_id}, the model knows {self._n_vocabulary}."
+            remedy = "The tokenizer is of another model: put the right one beside the weights."
+            raise SaerlError("token_unknown", problem, where=self.name, remedy=remedy)
+
+    def _catch(self, layer: int, *, last: bool) -> Callable[..., None]:
         def keep(_module: nn.Module, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
             self._caught[layer] = output if isinstance(output, torch.Tensor) else output[0]
+            if last:
+                raise _ReachedLastLayerError
 
         return keep
 
 
-def _check_layers(layers: Sequence[int], n_blocks: int, files: ModelFiles) -> None:
-    if max(layers) >= n_blocks:
-        remedy = f"It has {n_blocks} blocks: choose layers from 0 to {n_blocks - 1}; the middle ones say most."
-        raise SaerlError(
-            "layer_missing",
-            f"{files.source.partition('#')[0]} has no layer {max(layers)}.",
-            where="reader.layers",
-            remedy=remedy,
-        )
-
-
-def _shorten(config: Any, n_blocks: int) -> None:  # noqa: ANN401 - any model's config
-    """Tells the config that the model has only so many blocks, so that no others are made or loaded."""
-    config.num_hidden_layers = n_blocks
-    kinds: object = getattr(config, "layer_types", None)
-    if isinstance(kinds, list):
-        config.layer_types = kinds[:n_blocks]
-
-
-def _blocks(model: nn.Module, n_blocks: int) -> nn.ModuleList:
-    """The list of blocks, whatever the architecture calls it; the norm that follows them is taken out."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            parent = model.get_submodule(name.rpartition(".")[0])
-            for norm in ("norm", "ln_f", "final_layer_norm", "final_layernorm"):
-                if isinstance(getattr(parent, norm, None), nn.Module):
-                    setattr(parent, norm, nn.Identity())
-            return module
-    message = f"{type(model).__name__} has no list of {n_blocks} blocks"
-    raise TypeError(message)
-
-
-def _converted(files: ModelFiles) -> tuple[Path, str | None]:
-    """A folder with safetensors and tokenizer files; a GGUF file is converted once: that takes half a minute."""
-    if files.gguf_file is None:
-        return files.folder, None
-    target = files.folder / f".{files.gguf_file}.safetensors"
-    if not (target / "config.json").exists():
-        from transformers import AutoModel, AutoTokenizer
-
-        _quieten()
-        try:
-            model = AutoModel.from_pretrained(files.folder, gguf_file=files.gguf_file, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(files.folder, gguf_file=files.gguf_file)
-        except Exception as error:
-            remedy = "Download the model again; its file cannot be read."
-            place = str(files.folder / files.gguf_file)
-            raise SaerlError("model_corrupt", f"{error}", where=place, remedy=remedy) from error
-        # The weights are plain floats now, but transformers still calls the model quantized and refuses to save it.
-        model.__dict__.pop("hf_quantizer", None)
-        model.config.__dict__.pop("quantization_config", None)
-        folder = Path(tempfile.mkdtemp(dir=files.folder))
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        shutil.rmtree(target, ignore_errors=True)
-        folder.replace(target)
-    return target, None
-
-
-def _quieten() -> None:
-    """Leaves progress to us, and does not report the blocks that are left out on purpose."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+class _ReachedLastLayerError(Exception):
+    """Ends a forward pass whose remainder nobody wants, whatever the architecture has there."""
 
 
 def sizes_of(files: ModelFiles) -> dict[str, int]:
     """Sizes that an estimate needs: `n_blocks`, `d_model`, `d_ff`, `n_vocabulary`."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(_converted(files)[0]).get_text_config()
+    config = AutoConfig.from_pretrained(tokeniser_folder(files), local_files_only=True).get_text_config()
     return {
         "n_blocks": int(config.num_hidden_layers),
         "d_model": int(config.hidden_size),
         "n_vocabulary": int(config.vocab_size),
         "d_ff": int(getattr(config, "intermediate_size", 0) or 4 * config.hidden_size),
     }
+
+
+def _blocks(model: Any, files: ModelFiles) -> nn.ModuleList:  # noqa: ANN401 - any architecture
+    """The decoder's list of blocks, whatever the architecture calls it."""
+    n_blocks = int(model.config.get_text_config().num_hidden_layers)
+    for module in model.get_decoder().modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
+            return module
+    problem = f"{type(model).__name__} has no list of {n_blocks} blocks."
+    raise SaerlError("model_unsupported", problem, where=files.source, remedy="Use a decoder model.")
+
+
+def _check_layers(layers: Sequence[int], n_blocks: int, files: ModelFiles) -> None:
+    if max(layers) >= n_blocks:
+        remedy = f"It has {n_blocks} blocks: choose layers from 0 to {n_blocks - 1}; the middle ones say most."
+        problem = f"{files.source.partition('#')[0]} has no layer {max(layers)}."
+        raise SaerlError("layer_missing", problem, where="reader.layers", remedy=remedy)
+
+
+def _check_complete(found: dict[str, Any], files: ModelFiles) -> None:
+    """Weights that the files lack would otherwise be random numbers."""
+    missing = sorted([*found["missing_keys"], *(str(entry[0]) for entry in found["mismatched_keys"])])
+    if missing:
+        some = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        remedy = "Fetch the model again, with every file of its weights."
+        raise SaerlError("model_incomplete", f"Its files lack weights: {some}.", where=str(files.folder), remedy=remedy)
+
+
+def _quieten() -> None:
+    """Leaves progress to us, and does not report the language-model head, which is left out on purpose."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]

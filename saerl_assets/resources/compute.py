@@ -14,8 +14,9 @@ from saerl_assets.storage.catalog import Version
 from saerl_assets.storage.home import model_cache
 
 if TYPE_CHECKING:
-    from saerl_assets.models.reader import Reader, Tokeniser
+    from saerl_assets.models.reader import Reader
     from saerl_assets.models.sources import ModelFiles
+    from saerl_assets.models.tokeniser import Tokeniser
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -58,7 +59,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def tokeniser(self, version: Version, progress: Progress = silent) -> "Tokeniser":
         """The reader's tokenizer with its template, without the weights."""
-        from saerl_assets.models.reader import Tokeniser
+        from saerl_assets.models.tokeniser import Tokeniser
 
         return Tokeniser.load(self.files(version, progress), version.spec.reader.template)
 

@@ -14,15 +14,18 @@ SECONDS_BETWEEN_LINES = 5.0
 def progress_lines(say: Callable[[str], None], what: str) -> Progress:
     """Progress as one line every five seconds: what is done, how fast, and how long the rest will take."""
     started = time.monotonic()
-    last_line, first_done = started, 0
+    last_line = started
 
     def tell(done: int, total: int, *, unit: str, note: str = "") -> None:
-        nonlocal last_line, first_done
+        nonlocal last_line
         now = time.monotonic()
+        if done == 0 and note:
+            say(f"{what}: {note} ...")  # the beginning of something that cannot tell how far it is
+            return
         if now - last_line < SECONDS_BETWEEN_LINES:
             return
         last_line = now
-        rate = max(done - first_done, 1e-9) / (now - started)
+        rate = max(done, 1e-9) / (now - started)
         eta = (total - done) / rate
         percent = 100 * done / max(total, 1)
         say(

@@ -196,10 +196,11 @@ class Reading:
         }
 
     def _row(self, layer: int, source: str, offset: int, made: Mapping[str, Any]) -> dict[str, Any]:
-        from saerl_assets.models.saes import check_width, load_encoder
+        from saerl_assets.models.saes import check_layer, check_width, load_encoder
 
         encoder = load_encoder(self._home.artifacts().find("sae", str(made["digest"])), "cpu")
         check_width(encoder, self._reader().d_model, f"sae.source = {source!r}")
+        check_layer(encoder, layer, f"sae.source = {source!r}")
         spec = self._spec.reader
         reader_digest = self._compute.files(self._version).digest
         reading_id = digest([reader_digest, layer, spec.dtype, spec.scope, spec.template, made["sink_threshold"]])[:32]

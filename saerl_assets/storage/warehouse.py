@@ -50,6 +50,8 @@ class Warehouse:
             connection = self._connect(read_only=True)
             try:
                 yield connection
+            except duckdb.Error as error:
+                raise _explain(error, self.home.warehouse) from error
             finally:
                 connection.close()
 
@@ -120,7 +122,13 @@ class Warehouse:
         """
         with self.reading("a query") as connection:
             try:
-                return connection.execute(statement, list(parameters)).pl()
+                # The file is open for reading only; these keep a statement from other files and from our own variables.
+                for setting in ("enable_external_access", "python_enable_replacements"):
+                    connection.execute(f"SET {setting} = false")
+                if len(connection.extract_statements(statement)) != 1:
+                    raise duckdb.ParserException("Give one statement.")
+                found = connection.execute(statement, list(parameters))
+                return found.pl() if found.description else pl.DataFrame()
             except duckdb.Error as error:
                 raise SaerlError(
                     "sql_failed", f"{error}", remedy="See the tables with: saerl sql 'SHOW TABLES'"

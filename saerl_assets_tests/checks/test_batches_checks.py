@@ -4,7 +4,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from saerl_assets.checks.batches import invariants_hold
+from saerl_assets.checks.batches import digest_fits, invariants_hold
+from saerl_assets.domain.manifests import manifest_digest
 from saerl_assets_tests.checks.cases import Case
 
 CHECK = "batch_manifest.manifest_invariants"
@@ -40,7 +41,7 @@ CASES = [
     Case(CHECK, True, "once an epoch", lambda: hold(manifest("abcd"))),
     Case(CHECK, True, "once an epoch", lambda: hold(manifest("abcde"), DEFERRED.tail(1), tail="short")),
     Case(CHECK, True, "once an epoch", lambda: hold(manifest("abcde", padding="a"), DEFERRED.tail(1), tail="pad")),
-    Case(CHECK, False, "is empty", lambda: hold(manifest("").cast({"prompt_id": pl.String}))),
+    Case(CHECK, False, "is empty", lambda: hold(manifest("ab").clear())),
     Case(CHECK, False, "2 prompts are lost", lambda: hold(manifest("ab"))),
     Case(CHECK, False, "1 prompts are lost", lambda: hold(manifest("abcd"), DEFERRED.head(1))),
     Case(CHECK, False, "2 slots repeat a prompt", lambda: hold(manifest("abcdaf"), DEFERRED.head(1))),
@@ -54,6 +55,31 @@ CASES = [
         "of several manifests",
         lambda: hold(changed(manifest_id=pl.when(AT_THREE).then(pl.lit("n")).otherwise(pl.lit("m")))),
     ),
+]
+
+
+DIGEST = "batch_manifest.rows_have_their_digest"
+
+
+def named(key: str = "a-v1") -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A manifest under its right name."""
+    rows = manifest("abcd").with_columns(
+        pl.col("epoch", "step", "slot").cast(pl.UInt32), cluster_id=pl.lit(0, pl.UInt32), difficulty=pl.lit(0.5)
+    )
+    left_out = DEFERRED.with_columns(pl.col("epoch").cast(pl.UInt32), reason_code=pl.lit("tail"), reason=pl.lit("Tail."))
+    name = pl.lit(manifest_digest(rows, left_out, key=key))
+    return rows.with_columns(manifest_id=name), left_out.with_columns(manifest_id=name)
+
+
+def edited() -> tuple[pl.DataFrame, pl.DataFrame]:
+    rows, left_out = named()
+    return rows.with_columns(prompt_id=pl.col("prompt_id").reverse()), left_out
+
+
+CASES += [
+    Case(DIGEST, True, "named after", lambda: digest_fits(*named(), key="a-v1")),
+    Case(DIGEST, False, "were changed", lambda: digest_fits(*edited(), key="a-v1")),
+    Case(DIGEST, False, "were changed", lambda: digest_fits(*named(), key="b-v1")),
 ]
 
 

@@ -48,6 +48,7 @@ DAMAGE = {
     "quality_probe.probe_beats_chance": "UPDATE quality_probe SET auroc = 0.4",
     "quality_scores.filter_within_limits": "UPDATE quality_scores SET kept = false",
     "batch_manifest.manifest_invariants": "DELETE FROM batch_manifest WHERE step = 0 AND slot = 0",
+    "batch_manifest.rows_have_their_digest": "UPDATE batch_manifest SET difficulty = difficulty + 1 WHERE slot = 1",
     "trainer_exports.exports_keep_the_order": "UPDATE trainer_exports SET path = 'exports/elsewhere'",
     "artifacts.all_intact": "UPDATE artifacts SET intact = false",
 }
@@ -69,7 +70,7 @@ def check_results(home: HomeResource) -> dict[str, bool]:
     job = load_job()
     checks = job.get_subset(asset_selection=set(), asset_check_selection=job.asset_layer.asset_graph.asset_check_keys)
     with open_instance(home.open().dagster) as instance:
-        done = checks.execute_in_process(instance=instance, partition_key=KEY, raise_on_error=False)
+        done = checks.execute_in_process(instance=instance, partition_key=KEY, raise_on_error=False, run_config={"loggers": {"console": {}}})
         return {
             f"{found.asset_key.to_user_string()}.{found.check_name}": found.passed
             for found in done.get_asset_check_evaluations()

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from scipy import sparse
 from sklearn.metrics import normalized_mutual_info_score
 
-from saerl_assets.domain.clusters import assignment_frame, choose_k, fit_clusters
+from saerl_assets.domain.clusters import _mean_directions, _number_by_size, assignment_frame, choose_k, fit_clusters
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.spec import ClusterSpec
 from saerl_assets.domain.threads import one_thread
@@ -160,6 +160,29 @@ def test_one_prompt_and_no_prompt() -> None:
     none = fit_clusters(csr(np.zeros((0, 4))), ClusterSpec(), 0)
     assert none.centroids.shape == (0, 4)
     assert len(none.assignments) == 0
+
+
+def test_prompts_without_features_take_no_cluster_from_the_others() -> None:
+    rows = np.zeros((60, 3), dtype=np.float32)
+    rows[np.arange(0, 60, 5), np.arange(12) % 3] = 1
+    for seed in range(5):
+        found = fit_clusters(csr(rows), ClusterSpec(k=3), seed)
+        assert np.bincount(found.assignments).tolist() == [52, 4, 4]
+
+
+def test_a_cluster_that_has_lost_its_prompts_starts_anew_at_the_farthest_one() -> None:
+    units = csr(np.array([[1, 0, 0], [1, 0, 0], [0, 0.6, 0.8], [0, 1, 0]]))
+    assignments, similarity = np.array([0, 0, 0, 2], dtype=np.int32), np.array([1.0, 0.9, 0.1, 1.0])
+    directions = _mean_directions(units, assignments, similarity, np.zeros((3, 3), dtype=np.float32))
+    np.testing.assert_allclose(directions[1], [0, 0.6, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(directions[0], np.array([2, 0.6, 0.8]) / 5**0.5, rtol=1e-6)
+
+
+def test_an_empty_cluster_is_left_out_of_the_numbers() -> None:
+    centroids = np.eye(3, dtype=np.float32)
+    assignments, kept = _number_by_size(np.array([2, 0, 2], dtype=np.int32), centroids, np.full(3, fill_value=True))
+    assert assignments.tolist() == [0, 1, 0]
+    np.testing.assert_array_equal(kept, centroids[[2, 0]])
 
 
 def test_equal_rows_make_one_cluster_however_many_are_asked_for() -> None:

@@ -32,24 +32,24 @@ SMALL_INTEGERS = npst.arrays(
 
 
 def two_prompts() -> FeatureRows:
-    """Prompt a: feature 1 on 2 of 4 tokens, feature 3 on one. Prompt b: nothing active."""
+    """Prompt a: feature 1 on 2 of 4 tokens, feature 3 on one. Prompt b: feature 0 on one of 8 tokens."""
     return FeatureRows(
         prompt_ids=["a", "b"],
-        n_tokens=np.array([4, 5]),
-        indptr=np.array([0, 2, 2]),
-        feature_ids=np.array([1, 3], dtype=np.int32),
-        maximum=np.array([5.0, 2.0], dtype=np.float32),
-        total=np.array([6.0, 2.0], dtype=np.float32),
-        n_active=np.array([2, 1], dtype=np.int32),
-        argmax_token=np.array([0, 3], dtype=np.int32),
+        n_tokens=np.array([4, 8]),
+        indptr=np.array([0, 2, 3]),
+        feature_ids=np.array([1, 3, 0], dtype=np.int32),
+        maximum=np.array([5.0, 2.0, 4.0], dtype=np.float32),
+        total=np.array([6.0, 2.0, 4.0], dtype=np.float32),
+        n_active=np.array([2, 1, 1], dtype=np.int32),
+        argmax_token=np.array([0, 3, 7], dtype=np.int32),
     )
 
 
 def test_pooling_takes_maximum_mean_over_all_tokens_or_presence() -> None:
     rows = two_prompts()
-    assert pool(rows, "max", 4).toarray().tolist() == [[0, 5, 0, 2], [0, 0, 0, 0]]
-    assert pool(rows, "mean", 4).toarray().tolist() == [[0, 1.5, 0, 0.5], [0, 0, 0, 0]]
-    assert pool(rows, "binary", 4).toarray().tolist() == [[0, 1, 0, 1], [0, 0, 0, 0]]
+    assert pool(rows, "max", 4).toarray().tolist() == [[0, 5, 0, 2], [4, 0, 0, 0]]
+    assert pool(rows, "mean", 4).toarray().tolist() == [[0, 1.5, 0, 0.5], [0.5, 0, 0, 0]]
+    assert pool(rows, "binary", 4).toarray().tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean", "binary"])

@@ -144,8 +144,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
 
 def test_one_text_too_large_for_the_memory_says_what_to_do() -> None:
     class Full(LookUp):
-        def read(self, token_ids: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:
-            raise torch.cuda.OutOfMemoryError  # noqa: ARG002
+        def read(self, token_ids: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:  # noqa: ARG002
+            raise torch.cuda.OutOfMemoryError
 
     (shard,) = plan_shards([Text("long", [1] * 9)], texts_per_shard=1)
     with pytest.raises(SaerlError, match="max_tokens"):

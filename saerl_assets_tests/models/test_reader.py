@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.models.reader import Reader, Tokeniser
+from saerl_assets.models.reader import Reader
 from saerl_assets.models.sources import ModelFiles, locate_model
+from saerl_assets.models.tokeniser import Tokeniser
 from saerl_assets_tests.tiny import TinyWorld
 
 COMMON: dict[str, Any] = {
@@ -85,7 +86,8 @@ def test_blocks_above_the_layer_are_not_in_memory(tmp_path: Path) -> None:
     reader = Reader.load(files, layers=(1,), dtype="float32", device="cpu")
     kept = sum(parameter.numel() for parameter in reader._model.parameters())
     block = sum(parameter.numel() for parameter in model.layers[0].parameters())
-    assert kept == model.embed_tokens.weight.numel() + 2 * block
+    final_norm = model.norm.weight.numel()
+    assert kept == model.embed_tokens.weight.numel() + 2 * block + final_norm
 
 
 def test_a_text_does_not_depend_on_its_neighbours_beyond_rounding(tmp_path: Path) -> None:

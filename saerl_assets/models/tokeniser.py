@@ -1,0 +1,89 @@
+"""The reader's tokenizer: prompts and responses as the token ids that are read.
+
+Belongs here: tokenizing and the template. Does not belong here: the model's weights, which it works without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.readings import TokenisedText
+from saerl_assets.models.gguf import tokeniser_folder
+from saerl_assets.models.sources import ModelFiles
+
+Template = Literal["plain", "chat"]
+
+
+class Tokeniser:
+    """A model's tokenizer with its template: `saerl_assets.domain.readings.Tokenise`.
+
+    Template `plain` reads the bare text, with the special tokens that the tokenizer puts around one (a BOS
+    where the model has one). Template `chat` renders messages as the tokenizer's chat template does, up to
+    where the assistant's turn begins. A response follows the prompt's tokens as tokens of its own, so that a
+    prompt reads the same with it and without.
+    """
+
+    def __init__(self, tokenizer: Any, template: Template) -> None:  # noqa: ANN401 - transformers' own
+        self._tokenizer = tokenizer
+        self._template = template
+
+    @classmethod
+    def load(cls, files: ModelFiles, template: Template) -> Tokeniser:
+        """Loads the tokenizer without the weights.
+
+        Raises:
+            SaerlError: `model_without_tokenizer`, or `no_chat_template` for template `chat`.
+        """
+        from transformers import AutoTokenizer
+
+        folder = tokeniser_folder(files)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except Exception as error:
+            remedy = "Put the model's tokenizer files (tokenizer.json, tokenizer_config.json) beside its weights."
+            raise SaerlError("model_without_tokenizer", f"{error}", where=str(files.folder), remedy=remedy) from error
+        if template == "chat" and not tokenizer.chat_template:
+            remedy = "Set reader.template = 'plain', or use a model that was trained on chats."
+            raise SaerlError(
+                "no_chat_template", "The tokenizer has no chat template.", where=files.source, remedy=remedy
+            )
+        return cls(tokenizer, template)
+
+    def __call__(
+        self, prompts: Sequence[list[dict[str, str]] | str], responses: Sequence[str | None]
+    ) -> list[TokenisedText]:
+        """Token ids of each prompt, followed by those of its response where there is one.
+
+        Raises:
+            SaerlError: `template_refused`, with the chat template's complaint.
+        """
+        heads = self._encode([self._render(prompt) for prompt in prompts], special=self._template == "plain")
+        spoken = [place for place, response in enumerate(responses) if response is not None]
+        tails = self._encode([responses[place] or "" for place in spoken], special=False)
+        tail_at = dict(zip(spoken, tails, strict=True))
+        return [
+            TokenisedText(head + tail_at.get(place, []), len(head) if place in tail_at else 0)
+            for place, head in enumerate(heads)
+        ]
+
+    def _render(self, prompt: list[dict[str, str]] | str) -> str:
+        if self._template == "plain":
+            return prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
+        from jinja2 import TemplateError
+
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            remedy = "Change the messages' roles, or set reader.template = 'plain'."
+            problem = f"The reader's chat template refuses messages of {roles}: {error}."
+            raise SaerlError("template_refused", problem, where="reader.template", remedy=remedy) from error
+
+    def _encode(self, texts: list[str], *, special: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        found: list[list[int]] = self._tokenizer(texts, add_special_tokens=special)["input_ids"]
+        return found

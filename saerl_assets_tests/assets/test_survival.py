@@ -1,0 +1,143 @@
+"""Killed processes and processes side by side: nothing is lost, nothing stays locked, and the bytes are the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from saerl_assets import definitions
+from saerl_assets.assets.rooms import GPU_POOL
+from saerl_assets.automation.runs import open_instance
+from saerl_assets.automation.summary import run_version
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.storage.files import folder_digest
+from saerl_assets.storage.schema import tables
+from saerl_assets.storage.shards import ShardStore
+from saerl_assets_tests.tiny import KEY, N_PROMPTS, TinyWorld
+
+pytestmark = pytest.mark.slow
+
+TEXTS_PER_SHARD = 16
+N_SHARDS = -(-N_PROMPTS // TEXTS_PER_SHARD)
+N_BEFORE_DEATH = 2
+
+KILLED = f"""
+import os, signal
+from saerl_assets import definitions
+from saerl_assets.cli import main
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.storage.shards import ShardStore
+
+definitions.defs = definitions.build_definitions(compute=ComputeResource(texts_per_shard={TEXTS_PER_SHARD}))
+write, written = ShardStore.write, []
+
+def write_and_die(self, shard_id, tables):
+    write(self, shard_id, tables)
+    written.append(shard_id)
+    if len(written) == {N_BEFORE_DEATH}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ShardStore.write = write_and_die
+main(["run", "{KEY}"])
+"""
+"""What `saerl run` is, but it dies inside the pool once two shards are written."""
+
+
+@pytest.fixture
+def shards_written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Shards that runs in this process write; they are as small as those of the process that is killed."""
+    compute = ComputeResource(texts_per_shard=TEXTS_PER_SHARD)
+    monkeypatch.setattr(definitions, "defs", definitions.build_definitions(compute=compute))
+    write, written = ShardStore.write, []
+
+    def counted(self: ShardStore, shard_id: str, frames: Mapping[str, object]) -> None:
+        written.append(shard_id)
+        write(self, shard_id, frames)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ShardStore, "write", counted)
+    return written
+
+
+def environment(home: HomeResource) -> dict[str, str]:
+    return {**os.environ, "SAERL_HOME": home.root, "DAGSTER_HOME": str(home.open().dagster)}
+
+
+def claimed_slots(instance: dg.DagsterInstance) -> int:
+    return len(instance.event_log_storage.get_concurrency_info(GPU_POOL).claimed_slots)
+
+
+def test_a_build_that_is_killed_in_the_pool_resumes_and_gives_the_same_bytes(
+    tiny_world: TinyWorld, tmp_path: Path, shards_written: list[str]
+) -> None:
+    undisturbed, killed = HomeResource(root=str(tmp_path / "one")), HomeResource(root=str(tmp_path / "two"))
+    for home in (undisturbed, killed):
+        tiny_world.register(home)
+
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED], env=environment(killed), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    with open_instance(killed.open().dagster) as instance:
+        runs = instance.get_runs()
+        assert [run.status for run in runs] == [dg.DagsterRunStatus.STARTED]
+        assert claimed_slots(instance) == 1, "it died while it held the slot"
+    assert killed.warehouse().rows("prompt_features").is_empty()
+
+    resumed = run_version(killed, KEY)
+    assert resumed.success, resumed.failure
+    assert len(shards_written) == N_SHARDS - N_BEFORE_DEATH
+    assert "sae_weights" not in resumed.seconds, "what was finished before is kept"
+    with open_instance(killed.open().dagster) as instance:
+        dead = instance.get_run_by_id(runs[0].run_id)
+        assert dead is not None
+        assert dead.status == dg.DagsterRunStatus.FAILURE
+        assert claimed_slots(instance) == 0
+
+    shards_written.clear()
+    assert run_version(undisturbed, KEY).success
+    assert len(shards_written) == N_SHARDS
+    for name in set(tables()) - {"versions", "manifests", "label_observations", "version_report"}:
+        assert killed.warehouse().rows(name).equals(undisturbed.warehouse().rows(name)), name
+    assert killed.version(KEY).current_manifest_id == undisturbed.version(KEY).current_manifest_id
+    assert folder_digest(killed.open().exports) == folder_digest(undisturbed.open().exports)
+
+
+def test_four_versions_at_once_all_succeed(tiny_world: TinyWorld, fresh_home: HomeResource) -> None:
+    keys = [f"side-v{number}" for number in range(1, 5)]
+    for number, key in enumerate(keys):
+        tiny_world.register(fresh_home, key, seed=number, batches={"batch_size": 8 + number})
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "saerl_assets.cli", "run", key],
+            env=environment(fresh_home),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for key in keys
+    ]
+    try:
+        for process in running:
+            told, _ = process.communicate(timeout=400)
+            assert process.returncode == 0, told
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    warehouse = fresh_home.warehouse()
+    assert warehouse.rows("prompt_features").height == N_PROMPTS, "they share one encoder, and no text is there twice"
+    assert sorted(warehouse.rows("manifests")["dataset_version"]) == keys
+    for number, key in enumerate(keys):
+        assert warehouse.rows("prompts", dataset_version=key).height == N_PROMPTS
+        assert warehouse.rows("cluster_assignments", dataset_version=key).height == N_PROMPTS
+        batches = warehouse.rows("batch_manifest", dataset_version=key)
+        assert batches.height > 0
+        assert batches["slot"].max() == 7 + number

@@ -1,0 +1,57 @@
+"""What a plan says, held against what a run does."""
+
+from __future__ import annotations
+
+from saerl_assets.automation.estimate import Estimate, estimate
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.home import HomeResource
+from saerl_assets_tests.tiny import KEY, N_DUPLICATES, N_PROMPTS, N_REJECTED, TRAINED_SAE, TinyWorld
+
+
+def plan(home: HomeResource, key: str = KEY) -> Estimate:
+    return estimate(home, ComputeResource(device="cpu"), key)
+
+
+def test_the_counts_are_those_of_the_run(tiny_world: TinyWorld, fresh_home: HomeResource, tiny_home: HomeResource) -> None:
+    tiny_world.register(fresh_home)
+    before, after = plan(fresh_home), plan(tiny_home)
+    assert before.n_rows == after.n_rows == N_PROMPTS + N_DUPLICATES + N_REJECTED
+    assert before.n_prompts == after.n_prompts == N_PROMPTS
+    assert before.n_rejected == after.n_rejected == N_REJECTED
+    n_tokens = tiny_home.warehouse().rows("prompts", ["n_tokens"])["n_tokens"].sum()
+    assert before.n_tokens == before.n_tokens_to_read == after.n_tokens == n_tokens
+    assert before.n_training_tokens == 0, "the SAE is loaded"
+    assert before.seconds_reading > 0
+    assert "matrix product" in before.basis
+
+
+def test_what_was_read_is_not_read_again(tiny_home: HomeResource) -> None:
+    after = plan(tiny_home)
+    assert after.n_texts_read_before == N_PROMPTS
+    assert after.n_tokens_to_read == 0
+    assert after.seconds_reading == 0
+    assert "measured" in after.basis
+
+
+def test_training_an_sae_costs_time_and_memory(tiny_world: TinyWorld, fresh_home: HomeResource) -> None:
+    tiny_world.register(fresh_home)
+    tiny_world.register(fresh_home, "trained-v1", sae=TRAINED_SAE)
+    loaded, trained = plan(fresh_home), plan(fresh_home, "trained-v1")
+    assert trained.n_training_tokens == TRAINED_SAE["training_tokens"]
+    assert trained.seconds_training > loaded.seconds_training == 0
+    assert trained.disk_bytes > loaded.disk_bytes
+
+
+def test_a_child_reads_only_what_its_parent_has_not(tiny_world: TinyWorld, copied_home: HomeResource) -> None:
+    tiny_world.register(copied_home, "child-v1", parent=KEY, sae=None)
+    child = plan(copied_home, "child-v1")
+    assert child.n_texts_read_before == N_PROMPTS
+    assert child.n_training_tokens == 0
+
+
+def test_it_can_be_read_by_people_and_by_scripts(tiny_home: HomeResource) -> None:
+    found = plan(tiny_home)
+    assert found.as_dict()["n_prompts"] == N_PROMPTS
+    words = [" ".join(line) for line in found.lines()]
+    assert any("memory about" in line and "GB" in line for line in words)
+    assert any("time about" in line for line in words)

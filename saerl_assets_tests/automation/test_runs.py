@@ -1,0 +1,112 @@
+"""Which stages are due: what a run leaves alone and what it makes again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from saerl_assets.automation.jobs import load_job
+from saerl_assets.automation.runs import add_partition, made_together, open_instance, remove_partition, stages
+from saerl_assets.partitions import DATASET_VERSIONS
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.storage.schema import tables
+
+KEY = "due-v1"
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def job() -> dg.JobDefinition:
+    return load_job()
+
+
+@pytest.fixture
+def instance(fresh_home: HomeResource) -> Iterator[dg.DagsterInstance]:
+    with open_instance(fresh_home.open().dagster) as opened:
+        add_partition(opened, KEY)
+        yield opened
+
+
+def make(instance: dg.DagsterInstance, *assets: str, key: str = KEY) -> None:
+    for asset in assets:
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key=asset, partition=key))
+
+
+def in_order(job: dg.JobDefinition) -> list[str]:
+    return [key.to_user_string() for key in job.asset_layer.asset_graph.toposorted_asset_keys]
+
+
+def due(instance: dg.DagsterInstance, job: dg.JobDefinition, since: datetime = LONG_AGO) -> set[str]:
+    return {stage.asset for stage in stages(instance, job, KEY, since) if stage.is_due}
+
+
+def downstream(job: dg.JobDefinition, *assets: str) -> set[str]:
+    """The assets, those of the same steps, and all that builds on them."""
+    graph = job.asset_layer.asset_graph
+    found: set[dg.AssetKey] = set()
+    waiting = [dg.AssetKey(asset) for asset in assets]
+    while waiting:
+        key = waiting.pop()
+        if key not in found:
+            found.add(key)
+            together = {other for other in graph.get(key).execution_set_entity_keys if isinstance(other, dg.AssetKey)}
+            waiting += [*together, *graph.get(key).child_keys]
+    return {key.to_user_string() for key in found}
+
+
+def test_everything_is_due_at_first_and_nothing_once_it_is_made(
+    instance: dg.DagsterInstance, job: dg.JobDefinition
+) -> None:
+    assert due(instance, job) == set(tables())
+    make(instance, *in_order(job))
+    assert due(instance, job) == set()
+
+
+def test_stages_come_in_an_order_in_which_they_can_be_made(instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
+    found = [stage.asset for stage in stages(instance, job, KEY, LONG_AGO)]
+    graph = job.asset_layer.asset_graph
+    for place, asset in enumerate(found):
+        assert {parent.to_user_string() for parent in graph.get(dg.AssetKey(asset)).parent_keys} <= set(found[:place])
+
+
+@pytest.mark.parametrize("asset", sorted(tables()))
+def test_what_builds_on_something_newer_is_due(asset: str, instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
+    make(instance, *in_order(job))
+    together = made_together(job, [asset])
+    make(instance, *together)
+    assert due(instance, job) == downstream(job, asset) - set(together)
+
+
+def test_an_asset_that_is_missing_makes_those_of_its_step_due(instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
+    make(instance, *(asset for asset in in_order(job) if asset != "clusters"))
+    assert due(instance, job) == downstream(job, "clusters")
+    assert "cluster_assignments" in due(instance, job)
+
+
+def test_what_another_version_made_does_not_count(instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
+    add_partition(instance, "other-v1")
+    make(instance, *in_order(job), key="other-v1")
+    assert due(instance, job) == set(tables())
+
+
+def test_what_was_made_before_the_version_was_registered_does_not_count(
+    instance: dg.DagsterInstance, job: dg.JobDefinition
+) -> None:
+    make(instance, *in_order(job))
+    assert due(instance, job, datetime.now(UTC) + timedelta(seconds=5)) == set(tables())
+
+
+def test_one_step_makes_several(job: dg.JobDefinition) -> None:
+    assert made_together(job, ["clusters"]) == ["cluster_assignments", "clusters"]
+    assert made_together(job, ["labels", "prompt_states"]) == ["labels", "prompt_features", "prompt_states"]
+
+
+def test_partitions_come_and_go(instance: dg.DagsterInstance) -> None:
+    name = str(DATASET_VERSIONS.name)
+    add_partition(instance, KEY)
+    assert instance.get_dynamic_partitions(name) == [KEY]
+    remove_partition(instance, KEY)
+    assert instance.get_dynamic_partitions(name) == []

@@ -17,6 +17,7 @@ import click
 if TYPE_CHECKING:
     import polars as pl
 
+    from saerl_assets.domain.errors import SaerlError
     from saerl_assets.resources.home import HomeResource
 
 EXIT_USER_ERROR = 1
@@ -34,7 +35,10 @@ class _Verbs(click.Group):
 
         try:
             return super().invoke(ctx)
-        except SaerlError as error:
+        except Exception as failure:
+            error = failure if isinstance(failure, SaerlError) else _full_disk(failure)
+            if error is None:
+                raise
             where = f"{error.where}: " if error.where else ""
             click.echo(f"error: {where}{error.problem}\n  what to do: {error.remedy} [{error.code}]", err=True)
             ctx.exit(EXIT_USER_ERROR)
@@ -299,6 +303,19 @@ def doctor() -> None:
     )
     if not all(finding.fine for finding in findings):
         sys.exit(EXIT_USER_ERROR)
+
+
+def _full_disk(failure: Exception) -> SaerlError | None:
+    """What Dagster's own database or a library says of a full disk, as an error that a person can put right."""
+    from saerl_assets.domain.errors import SaerlError
+
+    said = str(failure)
+    if any(words in said for words in ("No space left on device", "disk I/O error", "database or disk is full")):
+        from saerl_assets.storage.home import find_home
+
+        remedy = "Make room, then run again; it resumes. saerl doctor shows how much there is."
+        return SaerlError("disk_full", "The disk is full.", where=str(find_home().root), remedy=remedy)
+    return None
 
 
 def _home() -> HomeResource:

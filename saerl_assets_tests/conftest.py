@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,9 +41,7 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(
-    tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[HomeResource, RunSummary]]:
+def tiny_run(tiny_world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> tuple[HomeResource, RunSummary]:
     """A home with the tiny version built in it and what the run said. To be read, never changed."""
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, tmp_path_factory.mktemp("environment"))
@@ -52,7 +49,7 @@ def tiny_run(
         tiny_world.register(home)
         summary = run_version(home, KEY)
     assert summary.success, summary.failure
-    yield home, summary
+    return home, summary
 
 
 @pytest.fixture

@@ -131,7 +131,10 @@ def changed(old: str, new: str) -> Callable[[str], str]:
     ("change", "says"),
     [
         (changed("[data]", "[data"), r"bad-v1\.toml.+line 4"),
-        (changed("batch_size = 8", "bach_size = 8"), r"bad-v1\.toml:\d+: Unknown key 'batches.bach_size'.+'batch_size'"),
+        (
+            changed("batch_size = 8", "bach_size = 8"),
+            r"bad-v1\.toml:\d+: Unknown key 'batches.bach_size'.+'batch_size'",
+        ),
         (changed("batch_size = 8", "batch_size = 0"), r"bad-v1\.toml:\d+: batches.batch_size = 0"),
         (changed("seed = 3", 'seed = "three"'), r"bad-v1\.toml:\d+: seed = 'three'"),
         (changed("bad-v1", "bad/v1"), r"'bad/v1' is not a version key; write <name>-v<n>"),

@@ -32,7 +32,9 @@ def test_no_file_names_a_path_of_a_machine() -> None:
 
 
 def test_no_file_is_large_or_left_over() -> None:
-    large = {str(path.relative_to(CHECKOUT)): path.stat().st_size for path in tracked() if path.stat().st_size > 1_000_000}
+    large = {
+        str(path.relative_to(CHECKOUT)): path.stat().st_size for path in tracked() if path.stat().st_size > 1_000_000
+    }
     assert large == {}
     assert [path for path in tracked() if path.suffix in {".duckdb", ".pyc", ".log", ".orig", ".rej"}] == []
 

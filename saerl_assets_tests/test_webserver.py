@@ -34,7 +34,7 @@ concurrency:
     default_limit: 1
     granularity: op
 """
-"""The repository's `dagster.yaml` without its queue: the webserver itself then starts a run, and no daemon is needed."""
+"""The repository's `dagster.yaml` without its queue: the webserver itself starts runs, and no daemon is needed."""
 
 LAUNCH = """
 mutation ($params: ExecutionParams!) {
@@ -89,7 +89,17 @@ def webserver(home: HomeResource, tmp_path: Path) -> Iterator[Webserver]:
     log = tmp_path / "webserver.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster_webserver", "--workspace", "workspace.yaml", "--host", "127.0.0.1", "--port", str(port)],
+            [
+                sys.executable,
+                "-m",
+                "dagster_webserver",
+                "--workspace",
+                "workspace.yaml",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+            ],
             cwd=CHECKOUT,
             env={**os.environ, "SAERL_HOME": home.root, "DAGSTER_HOME": str(home.open().dagster)},
             stdout=file,

@@ -40,7 +40,9 @@ print("all is well")
 
 def run(*command: str, folder: Path, **variables: str) -> str:
     environment = {**os.environ, **variables}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -51,7 +53,18 @@ def test_the_wheel_works_without_the_checkout(tmp_path: Path) -> None:
     python = (sys.executable, "-m")
     run(*python, "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), folder=CHECKOUT)
     wheel = next(tmp_path.glob("saerl_assets-*.whl"))
-    run(*python, "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel), folder=tmp_path)
+    run(
+        *python,
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+        str(wheel),
+        folder=tmp_path,
+    )
     told = run(sys.executable, "-c", PROGRAM, str(target), folder=elsewhere, PYTHONPATH=str(target))
     assert told.strip() == "all is well"
     assert "saerl register" in run(str(target / "bin" / "saerl"), "--help", folder=elsewhere, PYTHONPATH=str(target))

@@ -78,7 +78,6 @@ def plan(
     yield dg.MaterializeResult(
         asset_key="manifests", value=row, metadata={"manifest_id": planned.manifest_id, "figure": order}
     )
-    home.catalog().set_current_manifest(spec.key, planned.manifest_id)
 
 
 @table_asset("batches", "polars")

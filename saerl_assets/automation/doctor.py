@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.compute import ComputeResource
@@ -71,6 +72,10 @@ def _home(home: HomeResource) -> Iterator[Finding]:
     if not place.warehouse.exists():
         yield Finding(fine=True, what="warehouse", found="none yet: saerl register SPEC.toml")
         return
+    held_by = home.warehouse().held_by_another_program()
+    if held_by:
+        yield Finding(fine=False, what="warehouse", found=f"{held_by} Close it there; runs wait until then.")
+        return
     yield _tried(
         "warehouse",
         lambda: (
@@ -80,16 +85,17 @@ def _home(home: HomeResource) -> Iterator[Finding]:
 
 
 def _models(home: HomeResource, compute: ComputeResource) -> Iterator[Finding]:
-    """The reader of every version, without downloading anything; none while another process writes, which can take long."""
+    """The reader of every version, without downloading anything; none while another process writes."""
     try:
-        if is_locked(home.open().warehouse_lock):
+        if is_locked(home.open().warehouse_lock) or home.warehouse().held_by_another_program():
             return
         keys = home.catalog().keys()
-        sources = sorted({home.version(key).spec.reader.model for key in keys})
+        readers = {(version.spec.reader.model, version.folder): version for version in map(home.version, keys)}
     except SaerlError:
         return
-    for source in sources:
-        yield _tried(f"model {source.partition('#')[0]}", lambda source=source: compute.where_is(source, home))  # type: ignore[misc]
+    for source, folder in sorted(readers):
+        version = readers[source, folder]
+        yield _tried(f"model {source.partition('#')[0]}", partial(compute.where_is, version))
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:

@@ -79,7 +79,9 @@ def estimate(home: HomeResource, compute: ComputeResource, key: str) -> Estimate
     """Counts what a version has to read and multiplies it by the speed of this machine."""
     version = home.version(key)
     prompts, n_rejected = _prompts(home, compute, key)
-    trained_here = version.spec.sae.source == ("train",) and version.spec.parent is None
+    trained_here = version.spec.sae.source == ("train",) or (
+        version.spec.sae.source == ("auto",) and version.spec.parent is None
+    )
     weights = home.warehouse().rows("sae_weights", dataset_version=version.spec.parent or key)
     texts = prompts.unique("text_id")
     read_before = _read_before(home, texts, weights)

@@ -54,7 +54,8 @@ def stages(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, regist
     """Every asset of the version in the order of the graph.
 
     Assets that one step makes together are due together: if one of them was not made since the version was
-    registered, or if anything upstream of one of them was made later or is due itself.
+    registered, if anything upstream of one of them was made later or is due itself, or if one of its blocking checks
+    failed or never ran. So running again never steps around a failed check.
     """
     graph = job.asset_layer.asset_graph
     ordered = graph.toposorted_asset_keys
@@ -70,12 +71,31 @@ def stages(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, regist
         records = [made[member] for member in together]
         if any(record is None for record in records):
             return True
+        if any(_is_held_back(instance, graph, member, key, made[member]) for member in together):
+            return True
         oldest = min(record.storage_id for record in records if record)
         parents = {parent for member in together for parent in graph.get(member).parent_keys} - together
         newer = any(record and record.storage_id > oldest for record in (made[parent] for parent in parents))
         return newer or any(is_due(_made_with(graph, parent)) for parent in parents)
 
     return [_stage(asset_key, made[asset_key], is_due=is_due(_made_with(graph, asset_key))) for asset_key in ordered]
+
+
+def newest_evaluation(
+    instance: dg.DagsterInstance, check: dg.AssetCheckKey, key: str, since: float
+) -> dg.AssetCheckEvaluation | None:
+    """What a check last said of a version; the history of a check is that of all versions, newest first."""
+    cursor = None
+    while records := instance.event_log_storage.get_asset_check_execution_history(check, limit=100, cursor=cursor):
+        for record in records:
+            if record.create_timestamp < since:
+                return None
+            run = instance.get_run_by_id(record.run_id)
+            said = record.event and record.event.dagster_event and record.event.asset_check_evaluation
+            if said and run is not None and run.tags.get(PARTITION_NAME_TAG) == key:
+                return said
+        cursor = records[-1].id
+    return None
 
 
 def made_together(job: dg.JobDefinition, assets: Iterable[str]) -> list[str]:
@@ -120,3 +140,20 @@ def _stage(asset_key: dg.AssetKey, record: dg.EventLogRecord | None, *, is_due: 
         else {name: value.value for name, value in materialization.metadata.items()},
         is_due=is_due,
     )
+
+
+def _is_held_back(
+    instance: dg.DagsterInstance,
+    graph: "AssetGraph",
+    asset_key: dg.AssetKey,
+    key: str,
+    record: dg.EventLogRecord | None,
+) -> bool:
+    """Whether a blocking check of the asset failed, or has not run, since the asset was made."""
+    since = record.timestamp if record else 0.0
+    for check in graph.get(asset_key).check_keys:
+        if graph.get_check_spec(check).blocking:
+            said = newest_evaluation(instance, check, key, since)
+            if said is None or not said.passed:
+                return True
+    return False

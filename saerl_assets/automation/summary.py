@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from saerl_assets.automation.jobs import reconstructable_job
 from saerl_assets.automation.runs import (
     Stage,
     add_partition,
     made_together,
+    newest_evaluation,
     open_instance,
     run_stages,
     stages,
@@ -202,29 +202,12 @@ def _checks(
     found = []
     graph = job.asset_layer.asset_graph
     for check in sorted(graph.asset_check_keys, key=lambda check: (check.asset_key.path[-1], check.name)):
-        evaluation = _newest_evaluation(instance, check, key, registered.timestamp())
+        evaluation = newest_evaluation(instance, check, key, registered.timestamp())
         if evaluation is not None:
             is_warning = evaluation.severity == dg.AssetCheckSeverity.WARN
             result = "passed" if evaluation.passed else "warning" if is_warning else "failed"
             found.append((f"{check.asset_key.path[-1]}.{check.name}", result, evaluation.description or ""))
     return found
-
-
-def _newest_evaluation(
-    instance: dg.DagsterInstance, check: dg.AssetCheckKey, key: str, since: float
-) -> dg.AssetCheckEvaluation | None:
-    """What a check last said of a version; the history of a check is that of all versions, newest first."""
-    cursor = None
-    while records := instance.event_log_storage.get_asset_check_execution_history(check, limit=100, cursor=cursor):
-        for record in records:
-            if record.create_timestamp < since:
-                return None
-            run = instance.get_run_by_id(record.run_id)
-            said = record.event and record.event.dagster_event and record.event.asset_check_evaluation
-            if said and run is not None and run.tags.get(PARTITION_NAME_TAG) == key:
-                return said
-        cursor = records[-1].id
-    return None
 
 
 def _timings(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:

@@ -107,9 +107,9 @@ class ReaderSpec(Section):
 class SaeSpec(Section):
     """The sparse autoencoder that turns activations into features."""
 
-    source: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
-    """`train`, `path:DIR` (a SAELens directory) or `saelens:release/sae_id`. One for all layers (only `train`), or a
-    list with one for each layer. A version with a parent takes over the parent's SAE unless this names another."""
+    source: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
+    """`auto` takes over the parent's SAE, or trains one where there is no parent. `train` always trains one. `path:DIR`
+    (a SAELens directory) and `saelens:release/sae_id` load one; with several layers, a list with one for each."""
     architecture: Literal["topk", "batchtopk"] = "topk"
     """Architecture to train."""
     n_latents: Annotated[int, Field(ge=8)] = 4096
@@ -227,13 +227,6 @@ class ExportSpec(Section):
     """Formats to write with every manifest."""
 
 
-class AutomationSpec(Section):
-    """What may happen without a person."""
-
-    replan: bool = False
-    """Plan a new manifest when labels or scores change; otherwise only a person does."""
-
-
 class VersionSpec(Section):
     """Everything that decides what a dataset version contains. Another setting is another version."""
 
@@ -265,8 +258,6 @@ class VersionSpec(Section):
     """The order."""
     exports: ExportSpec = ExportSpec()
     """Trainer files."""
-    automation: AutomationSpec = AutomationSpec()
-    """What may happen without a person."""
 
     @field_validator("key", "parent")
     @classmethod
@@ -291,8 +282,8 @@ class VersionSpec(Section):
         if len(set(layers)) != len(layers):
             message = f"reader.layers names a layer twice: {list(layers)}"
             raise ValueError(message)
-        if sources != ("train",) and len(sources) != len(layers):
-            message = f"sae.source has {len(sources)} entries for {len(layers)} layers; give one for each, or 'train'"
+        if sources not in (("auto",), ("train",)) and len(sources) != len(layers):
+            message = f"sae.source has {len(sources)} entries for {len(layers)} layers; give one for each, or 'auto'"
             raise ValueError(message)
         if self.reader.scope != "prompt" and self.data.response is None:
             message = f"reader.scope = {self.reader.scope!r} needs data.response, the field with the response"
@@ -333,8 +324,21 @@ def canonical_json(spec: VersionSpec) -> str:
 
 
 def from_canonical(document: str) -> VersionSpec:
-    """Reads back what `canonical_json` wrote."""
-    return VersionSpec.model_validate_json(document)
+    """Reads back what `canonical_json` wrote.
+
+    Raises:
+        SaerlError: `version_other_release` for a spec with keys or values that this release does not know.
+    """
+    try:
+        return VersionSpec.model_validate_json(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise SaerlError(
+            "version_other_release",
+            f"A registered spec is not of this release: {'.'.join(map(str, first['loc']))}: {first['msg']}.",
+            where="table versions",
+            remedy="Use the release that registered it, or register it again in a new home.",
+        ) from error
 
 
 def digest(value: Any) -> str:  # noqa: ANN401 - anything that JSON can hold

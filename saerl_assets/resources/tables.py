@@ -4,6 +4,7 @@ Belongs here: frames and shards into tables, rows and feature handles out of the
 transactions, which are the warehouse's.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ import polars as pl
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import PREVIEW_ROWS, preview
+from saerl_assets.storage.catalog import make_current
 from saerl_assets.storage.feature_store import EncodedLayer, WarehouseFeatures
 from saerl_assets.storage.schema import Table, tables
 from saerl_assets.storage.shards import ShardFiles
@@ -42,7 +44,9 @@ class WarehouseTables(dg.ConfigurableIOManager):
         if not isinstance(obj, pl.DataFrame):
             message = f"{table.name}: an asset's value is a polars frame or finished shards, not {type(obj).__name__}"
             raise TypeError(message)
-        warehouse.store(table.name, obj, context.partition_key)
+        # A new manifest becomes the current one in the transaction that stores it: no kill can come between.
+        then = _make_current(obj, context.partition_key) if table.name == "manifests" else None
+        warehouse.store(table.name, obj, context.partition_key, then=then)
         context.log.info(f"{table.name}: {obj.height:,} rows.")
         context.add_output_metadata({"dagster/row_count": obj.height, "preview": preview(obj), **_describe(table)})
 
@@ -70,6 +74,10 @@ def feature_set(home: HomeResource, dataset_version: str) -> FeatureSet:
     ]
     prompts = warehouse.rows("prompts", ["prompt_id", "text_id"], dataset_version=dataset_version)
     return WarehouseFeatures(warehouse, prompts, layers)
+
+
+def _make_current(manifests: pl.DataFrame, key: str) -> Callable[[Any], None]:
+    return lambda connection: make_current(connection, key, str(manifests["manifest_id"][0]))
 
 
 def _describe(table: Table) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class ArtifactStore:
         digest = folder_digest(source)
         target = self.home.artifacts / kind / digest
         if not (target.is_dir() and folder_digest(target) == digest):
+            # Two processes may do this at once; whoever comes last finds or leaves the same bytes.
             with new_folder(target) as folder:
                 shutil.copytree(source, folder, dirs_exist_ok=True)
         return digest, self.home.relative(target)

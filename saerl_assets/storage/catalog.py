@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import polars as pl
 
 from saerl_assets.domain.errors import SaerlError
@@ -72,16 +73,7 @@ class Catalog:
         }
         sources = {name: resolve_source(source, folder) for name, source in wanted.items()}
         if spec.key in known:
-            present = self.get(spec.key)
-            if present.digest == spec_digest(spec) and _digests(present.sources) == _digests(sources):
-                return present
-            changed = "spec" if present.digest != spec_digest(spec) else "data"
-            raise SaerlError(
-                "version_exists",
-                f"{spec.key!r} is registered with another {changed}; a version never changes.",
-                where="key",
-                remedy=f"Register this as {_next_key(spec.key, known)!r}, or remove the other: saerl delete {spec.key}",
-            )
+            return self._same_or_refused(spec, sources, known)
         resolved = {
             "folder": str(folder.resolve()),
             "sources": {name: vars(source) for name, source in sources.items()},
@@ -98,7 +90,21 @@ class Catalog:
         }
         schema = {column.name: column.dtype for column in tables()["versions"].columns}
         self.warehouse.store("versions", pl.DataFrame([row], schema=schema), spec.key)
-        return self.get(spec.key)
+        # Another process may have been faster; the table keeps the first row of a key.
+        return self._same_or_refused(spec, sources, known)
+
+    def _same_or_refused(self, spec: VersionSpec, sources: dict[str, ResolvedSource], known: list[str]) -> Version:
+        """The version that has the key, if it is the very same."""
+        present = self.get(spec.key)
+        if present.digest == spec_digest(spec) and _digests(present.sources) == _digests(sources):
+            return present
+        changed = "spec" if present.digest != spec_digest(spec) else "data"
+        raise SaerlError(
+            "version_exists",
+            f"{spec.key!r} is registered with another {changed}; a version never changes.",
+            where="key",
+            remedy=f"Register this as {_next_key(spec.key, known)!r}, or remove the other: saerl delete {spec.key}",
+        )
 
     def get(self, key: str) -> Version:
         """A registered version.
@@ -154,9 +160,7 @@ class Catalog:
             remedy = f"Manifests of {key}: {', '.join(known_id[:12] for known_id in known) or 'none yet'}."
             raise SaerlError("unknown_manifest", f"{manifest_id!r} names {len(matches)} manifests.", remedy=remedy)
         with self.warehouse.writing(f"{key} current manifest") as connection:
-            connection.execute(
-                "UPDATE versions SET current_manifest_id = ? WHERE dataset_version = ?", [matches[0], key]
-            )
+            make_current(connection, key, matches[0])
 
     def delete(self, key: str) -> dict[str, int]:
         """Removes a version's rows from every table, and the shared rows that no other version uses.
@@ -187,6 +191,11 @@ class Catalog:
                 row = connection.execute(statement).fetchone()
                 removed[name] = int(row[0]) if row else 0
         return removed
+
+
+def make_current(connection: duckdb.DuckDBPyConnection, key: str, manifest_id: str) -> None:
+    """Makes a manifest the version's current one, as a part of the caller's transaction."""
+    connection.execute("UPDATE versions SET current_manifest_id = ? WHERE dataset_version = ?", [manifest_id, key])
 
 
 def _digests(sources: dict[str, ResolvedSource]) -> dict[str, str]:

@@ -69,14 +69,28 @@ def new_folder(target: Path) -> Iterator[Path]:
         for file in folder.rglob("*"):
             if file.is_file():
                 _sync(file)
-        if target.exists():
-            shutil.rmtree(target)
         folder.chmod(0o755)
-        folder.replace(target)
+        _take_place(folder, target)
     except OSError as error:
         raise disk_error(error, target) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _take_place(folder: Path, target: Path) -> None:
+    """Puts `folder` where `target` is. Where another process is faster, either one's folder stays, whole."""
+    try:
+        folder.replace(target)
+    except OSError:  # a folder that holds something cannot be replaced in one step
+        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+        try:
+            target.replace(aside / "old")
+            folder.replace(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def disk_error(error: OSError, path: Path) -> SaerlError:

@@ -72,11 +72,18 @@ class Warehouse:
             finally:
                 connection.close()  # an open transaction is rolled back
 
-    def store(self, name: str, frame: pl.DataFrame, dataset_version: str | None = None) -> int:
+    def store(
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        dataset_version: str | None = None,
+        *,
+        then: Callable[[duckdb.DuckDBPyConnection], None] | None = None,
+    ) -> int:
         """Writes a frame to its table in one transaction and returns how many rows that added.
 
         A table that replaces is left with exactly these rows for the version. A table that only grows takes the rows
-        whose key it does not have.
+        whose key it does not have. `then` runs in the same transaction.
         """
         table = tables()[name]
         rows = table.conform(frame, dataset_version)
@@ -84,7 +91,10 @@ class Warehouse:
             connection.register("incoming", rows.to_arrow())
             if table.replaces and dataset_version is not None:
                 connection.execute(_delete(table), [dataset_version])
-            return _insert(connection, table)
+            added = _insert(connection, table)
+            if then is not None:
+                then(connection)
+            return added
 
     def store_shards(self, name: str, files: Sequence[Path], purpose: str) -> int:
         """Adds the rows of Parquet files whose key the table does not have yet; returns their number."""
@@ -134,6 +144,18 @@ class Warehouse:
                     "sql_failed", f"{error}", remedy="See the tables with: saerl sql 'SHOW TABLES'"
                 ) from error
 
+    def held_by_another_program(self) -> str:
+        """What DuckDB says if a program that knows nothing of our lock, such as its shell, has the file open."""
+        if not self.home.warehouse.exists():
+            return ""
+        try:
+            duckdb.connect(str(self.home.warehouse), read_only=True).close()
+        except duckdb.IOException as error:
+            return str(error) if "Could not set lock on file" in str(error) else ""
+        except duckdb.Error:
+            return ""
+        return ""
+
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         """Opens the file, waiting for a process that opened it without our lock, such as a DuckDB shell."""
         notice_at = time.monotonic() + 3.0
@@ -141,7 +163,7 @@ class Warehouse:
             try:
                 return duckdb.connect(str(self.home.warehouse), read_only=read_only)
             except duckdb.IOException as error:
-                if "lock" not in str(error).lower():
+                if "Could not set lock on file" not in str(error):
                     raise _explain(error, self.home.warehouse) from error
                 if time.monotonic() >= notice_at:
                     self._notify(f"Waiting for another program to close the warehouse: {error}")
@@ -172,7 +194,7 @@ def _delete(table: Table) -> str:
 
 def _explain(error: duckdb.Error, path: Path) -> SaerlError:
     message = str(error)
-    if "No space left" in message or "disk" in message.lower():
+    if "No space left on device" in message:
         remedy = "Make room on the disk, then run again; the rows of before are untouched."
         return SaerlError("disk_full", message, where=str(path), remedy=remedy)
     remedy = "Check that the file is a DuckDB database of this program and that you may write to it."

@@ -82,7 +82,12 @@ def test_a_build_that_is_killed_in_the_pool_resumes_and_gives_the_same_bytes(
         tiny_world.register(home)
 
     died = subprocess.run(
-        [sys.executable, "-c", KILLED], env=environment(killed), capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", KILLED],
+        env=environment(killed),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
     with open_instance(killed.open().dagster) as instance:

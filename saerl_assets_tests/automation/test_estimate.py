@@ -12,7 +12,9 @@ def plan(home: HomeResource, key: str = KEY) -> Estimate:
     return estimate(home, ComputeResource(device="cpu"), key)
 
 
-def test_the_counts_are_those_of_the_run(tiny_world: TinyWorld, fresh_home: HomeResource, tiny_home: HomeResource) -> None:
+def test_the_counts_are_those_of_the_run(
+    tiny_world: TinyWorld, fresh_home: HomeResource, tiny_home: HomeResource
+) -> None:
     tiny_world.register(fresh_home)
     before, after = plan(fresh_home), plan(tiny_home)
     assert before.n_rows == after.n_rows == N_PROMPTS + N_DUPLICATES + N_REJECTED

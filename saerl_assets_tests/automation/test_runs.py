@@ -80,7 +80,9 @@ def test_what_builds_on_something_newer_is_due(asset: str, instance: dg.DagsterI
     assert due(instance, job) == downstream(job, asset) - set(together)
 
 
-def test_an_asset_that_is_missing_makes_those_of_its_step_due(instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
+def test_an_asset_that_is_missing_makes_those_of_its_step_due(
+    instance: dg.DagsterInstance, job: dg.JobDefinition
+) -> None:
     make(instance, *(asset for asset in in_order(job) if asset != "clusters"))
     assert due(instance, job) == downstream(job, "clusters")
     assert "cluster_assignments" in due(instance, job)

@@ -1,6 +1,7 @@
 """One case of an asset check: what it is given, and whether it must pass.
 
-Belongs here: the form of a case and holding a result against it. Does not belong here: cases; each noun has its own file.
+Belongs here: the form of a case and holding a result against it. Does not belong here:
+cases; each noun has its own file.
 """
 
 from __future__ import annotations

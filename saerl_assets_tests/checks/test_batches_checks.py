@@ -66,7 +66,9 @@ def named(key: str = "a-v1") -> tuple[pl.DataFrame, pl.DataFrame]:
     rows = manifest("abcd").with_columns(
         pl.col("epoch", "step", "slot").cast(pl.UInt32), cluster_id=pl.lit(0, pl.UInt32), difficulty=pl.lit(0.5)
     )
-    left_out = DEFERRED.with_columns(pl.col("epoch").cast(pl.UInt32), reason_code=pl.lit("tail"), reason=pl.lit("Tail."))
+    left_out = DEFERRED.with_columns(
+        pl.col("epoch").cast(pl.UInt32), reason_code=pl.lit("tail"), reason=pl.lit("Tail.")
+    )
     name = pl.lit(manifest_digest(rows, left_out, key=key))
     return rows.with_columns(manifest_id=name), left_out.with_columns(manifest_id=name)
 

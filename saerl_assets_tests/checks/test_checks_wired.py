@@ -40,7 +40,7 @@ DAMAGE = {
     "prompts.both_splits_as_asked": "UPDATE prompts SET split = 'train'",
     "sae_health.sae_fits": "UPDATE sae_health SET verdict = 'unfit'",
     "sae_health.few_dead_latents": "UPDATE sae_health SET dead_fraction = 0.9",
-    "prompt_features.every_prompt_was_read": "DELETE FROM prompt_features WHERE text_id = (SELECT min(text_id) FROM prompts)",
+    "prompt_features.every_prompt_was_read": "DELETE FROM prompt_features USING prompts p WHERE p.text_id = prompt_features.text_id AND position = 0",
     "cluster_assignments.every_prompt_in_one_cluster": "DELETE FROM cluster_assignments WHERE cluster_id = 0",
     "clusters.no_cluster_takes_all": "UPDATE clusters SET prompt_fraction = 0.9",
     "difficulty_scores.every_prompt_scored": "UPDATE difficulty_scores SET difficulty_rank = 1 - difficulty_rank",
@@ -70,7 +70,9 @@ def check_results(home: HomeResource) -> dict[str, bool]:
     job = load_job()
     checks = job.get_subset(asset_selection=set(), asset_check_selection=job.asset_layer.asset_graph.asset_check_keys)
     with open_instance(home.open().dagster) as instance:
-        done = checks.execute_in_process(instance=instance, partition_key=KEY, raise_on_error=False, run_config={"loggers": {"console": {}}})
+        done = checks.execute_in_process(
+            instance=instance, partition_key=KEY, raise_on_error=False, run_config={"loggers": {"console": {}}}
+        )
         return {
             f"{found.asset_key.to_user_string()}.{found.check_name}": found.passed
             for found in done.get_asset_check_evaluations()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +11,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.models.activations import ActivationCache, sink_threshold, without_sinks
-from saerl_assets.models.extraction import Activations, Shard, Text, batches, plan_shards, pool_shard, read_shard
+from saerl_assets.models.extraction import (
+    MAX_PADDING_FRACTION,
+    Activations,
+    Shard,
+    Text,
+    batches,
+    plan_shards,
+    pool_shard,
+    read_shard,
+)
 from saerl_assets.models.saes import TopKEncoder
 
 D_MODEL, N_LATENTS, K = 8, 24, 3
@@ -181,6 +190,32 @@ def test_a_truncated_cache_file_is_read_again(tmp_path: Path) -> None:
     assert len(cache.get_or_read(reader, shard, token_budget=12).layers[5]) == 3
 
 
+def test_a_disk_that_refuses_the_cache_is_named_and_keeps_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("saerl_assets.models.activations.save_file", full)
+    (shard,) = plan_shards([Text("a", [1, 2, 3])], texts_per_shard=1)
+    with pytest.raises(SaerlError) as caught:
+        ActivationCache(tmp_path).get_or_read(LookUp(), shard, token_budget=12)
+    assert caught.value.code == "disk_full"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_precision_activations_come_back_as_they_were(tmp_path: Path) -> None:
+    (shard,) = plan_shards([Text("a", [1, 2, 3])], texts_per_shard=1)
+    states = torch.randn(3, D_MODEL).bfloat16()
+    cache = ActivationCache(tmp_path)
+    cache.put(shard, Activations({5: states, 7: states * 2}))
+    kept = cache.get(shard)
+    assert kept is not None
+    assert sorted(kept.layers) == [5, 7]
+    assert kept.layers[5].dtype == torch.bfloat16
+    assert torch.equal(kept.layers[5], states)
+
+
 def test_the_sink_threshold_is_a_multiple_of_the_median_norm() -> None:
     ordinary = torch.nn.functional.normalize(torch.randn(99, D_MODEL), dim=-1) * 2
     sink = torch.full((1, D_MODEL), 100.0)
@@ -190,50 +225,26 @@ def test_the_sink_threshold_is_a_multiple_of_the_median_norm() -> None:
     assert len(without_sinks(blocks, threshold)) == 99
 
 
-def test_the_fast_topk_encoder_equals_sae_lens(tmp_path: Path) -> None:
-    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
-
-    from saerl_assets.models.saes import SaeLensEncoder, load_encoder
-
-    torch.manual_seed(0)
-    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_MODEL, d_sae=N_LATENTS, k=K, device="cpu", dtype="float32"))
-    with torch.no_grad():
-        sae.b_dec.copy_(torch.randn(D_MODEL))
-        sae.b_enc.copy_(torch.randn(N_LATENTS))
-        sae.W_dec.mul_(torch.rand(N_LATENTS, 1) + 0.5)
-    sae.save_inference_model(str(tmp_path))
-    from sae_lens import SAE
-
-    reference = SaeLensEncoder(SAE.load_from_disk(str(tmp_path), device="cpu"))
-    fast = load_encoder(tmp_path, "cpu")
-    assert isinstance(fast, TopKEncoder)
-    activations = torch.randn(50, D_MODEL)
-    ours, theirs = fast.encode(activations), reference.encode(activations)
-    assert torch.equal(ours.token, theirs.token)
-    assert torch.equal(ours.latent, theirs.latent)
-    torch.testing.assert_close(ours.value, theirs.value, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(fast.reconstruct(activations), reference.reconstruct(activations), atol=1e-5, rtol=1e-5)
+@settings(deadline=None)
+@given(texts_strategy, st.integers(16, 200))
+def test_padding_stays_small_where_there_are_texts_to_choose_from(texts: list[Text], budget: int) -> None:
+    ordered = sorted(texts, key=lambda text: len(text.token_ids))
+    for batch in batches(ordered, budget):
+        n_tokens = sum(len(text.token_ids) for text in batch)
+        without_last = n_tokens - len(batch[-1].token_ids)
+        padded = len(batch) * len(batch[-1].token_ids)
+        assert 4 * without_last <= budget or padded - n_tokens <= MAX_PADDING_FRACTION * padded
 
 
-@pytest.mark.parametrize(
-    ("damage", "code"),
-    [("config", "sae_without_config"), ("weights", "sae_corrupt"), ("folder", "sae_missing"), ("k", "sae_corrupt")],
-)
-def test_an_sae_that_cannot_be_read_is_named(tmp_path: Path, damage: str, code: str) -> None:
-    from saerl_assets.models.saes import load_encoder
-    from saerl_assets_tests.tiny import write_sae
+def test_an_empty_text_is_not_read_and_has_an_empty_row() -> None:
+    (shard,) = plan_shards([Text("a", []), Text("b", [3, 4]), Text("c", [])], texts_per_shard=3)
+    rows = pool_shard(read_shard(LookUp(), shard, token_budget=8), shard, {5: encoder()}, {5: 1e9})
+    counts = {row["text_id"]: (row["n_tokens"], len(row["feature_ids"]) > 0) for row in rows.features[5].to_pylist()}
+    assert counts == {"a": (0, False), "b": (2, True), "c": (0, False)}
 
-    folder = tmp_path / "sae"
-    if damage != "folder":
-        write_sae(folder)
-    if damage == "config":
-        (folder / "cfg.json").unlink()
-    if damage == "weights":
-        (folder / "sae_weights.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")  # a pickle is never opened
-    if damage == "k":
-        config = json.loads((folder / "cfg.json").read_text())
-        (folder / "cfg.json").write_text(json.dumps({**config, "k": "many"}))
-    with pytest.raises(SaerlError) as caught:
-        load_encoder(folder, "cpu")
-    assert caught.value.code == code
-    assert str(folder) in caught.value.where
+
+def test_seconds_tell_the_parts() -> None:
+    (shard,) = plan_shards([Text("b", [3, 4])], texts_per_shard=3)
+    rows = pool_shard(read_shard(LookUp(), shard, token_budget=8), shard, {5: encoder()}, {5: 1e9})
+    assert rows.seconds.keys() == {"encoding", "pooling"}
+    assert all(seconds > 0 for seconds in rows.seconds.values())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    Gemma2Config,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -39,6 +40,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen2": Qwen2Config(**GROUPED),
     "qwen3": Qwen3Config(**GROUPED, head_dim=8),
     "gemma": GemmaConfig(**GROUPED, head_dim=8),
+    "gemma2": Gemma2Config(**GROUPED, head_dim=8, sliding_window=5),
     "gpt2": GPT2Config(vocab_size=128, n_embd=32, n_layer=4, n_head=4, n_positions=64),
     "gpt_neox": GPTNeoXConfig(**COMMON, max_position_embeddings=64),
 }
@@ -69,16 +71,79 @@ def test_the_cut_off_reader_gives_the_hidden_states_of_the_full_model(tmp_path: 
         assert start == len(found[layer])
 
 
-def test_the_last_block_is_read_before_the_final_norm(tmp_path: Path) -> None:
-    files, model = saved(tmp_path / "m", CONFIGS["llama"])
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_the_last_block_is_read_before_the_final_norm(tmp_path: Path, name: str) -> None:
+    files, model = saved(tmp_path / "m", CONFIGS[name])
     caught: list[torch.Tensor] = []
-    model.layers[3].register_forward_hook(
+    blocks = next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
+    blocks[3].register_forward_hook(
         lambda _module, _inputs, output: caught.append(output if isinstance(output, torch.Tensor) else output[0])
     )
     with torch.no_grad():
         model(input_ids=torch.tensor([TEXTS[1]]))
     found = Reader.load(files, layers=(3,), dtype="float32", device="cpu").read([TEXTS[1]])[3]
     torch.testing.assert_close(found, caught[0][0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_pass_ends_with_the_layer(tmp_path: Path) -> None:
+    files, _ = saved(tmp_path / "m", CONFIGS["llama"])
+    reader = Reader.load(files, layers=(1,), dtype="float32", device="cpu")
+    seen: list[str] = []
+    for name, module in reader._model.named_modules():
+        module.register_forward_hook(lambda _module, _inputs, _output, name=name: seen.append(name))
+    reader.read(TEXTS)
+    assert "layers.0" in seen
+    assert "norm" not in seen
+    assert "" not in seen
+
+
+def test_the_number_format_and_the_device_are_the_wanted_ones(tmp_path: Path) -> None:
+    files, model = saved(tmp_path / "m", CONFIGS["qwen2"])
+    reader = Reader.load(files, layers=(1,), dtype="bfloat16", device="cpu")
+    (found,) = reader.read(TEXTS).values()
+    assert found.dtype == reader.dtype == torch.bfloat16
+    assert (reader.d_model, reader.n_blocks, reader.device.type) == (32, 4, "cpu")
+    with torch.no_grad():
+        whole = model(input_ids=torch.tensor([TEXTS[0]]), output_hidden_states=True).hidden_states[2][0]
+    torch.testing.assert_close(found[:3].float(), whole, atol=0.05, rtol=0.05)
+
+
+def test_a_text_longer_than_the_model_reads_is_refused(tmp_path: Path) -> None:
+    files, _ = saved(tmp_path / "m", CONFIGS["gpt2"])
+    reader = Reader.load(files, layers=(0,), dtype="float32", device="cpu")
+    assert len(reader.read([[1] * 64])[0]) == 64
+    with pytest.raises(SaerlError, match="65 tokens") as caught:
+        reader.read([[1] * 65])
+    assert caught.value.code == "text_too_long"
+
+
+def test_a_token_that_the_model_does_not_know_is_refused(tmp_path: Path) -> None:
+    files, _ = saved(tmp_path / "m", CONFIGS["llama"])
+    reader = Reader.load(files, layers=(0,), dtype="float32", device="cpu")
+    with pytest.raises(SaerlError) as caught:
+        reader.read([[1, 128]])
+    assert caught.value.code == "token_unknown"
+
+
+def test_weights_that_the_files_lack_are_named_not_invented(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    files, _ = saved(tmp_path / "m", CONFIGS["llama"])
+    weights = tmp_path / "m" / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(weights).items() if "layers.1.mlp" not in name}
+    save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(SaerlError, match=r"layers\.1\.mlp") as caught:
+        Reader.load(files, layers=(2,), dtype="float32", device="cpu")
+    assert caught.value.code == "model_incomplete"
+
+
+def test_pickled_weights_are_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    saved(folder, CONFIGS["llama"])
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(SaerlError, match="are not read") as caught:
+        locate_model(f"path:{folder}", cache=tmp_path, folder=tmp_path)
+    assert caught.value.code == "model_without_weights"
 
 
 def test_blocks_above_the_layer_are_not_in_memory(tmp_path: Path) -> None:
@@ -155,6 +220,21 @@ def test_tokenising_plain_chat_and_responses(tiny_world: TinyWorld) -> None:
     assert len(rendered.token_ids) == len("<user>ab\n<assistant>")
     (joined,) = plain([[{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]], [None])
     assert len(joined.token_ids) == 3
+
+
+def test_a_chat_template_that_refuses_says_so(tiny_world: TinyWorld) -> None:
+    files = locate_model("path:model", cache=tiny_world.folder, folder=tiny_world.folder)
+    chat = Tokeniser.load(files, "chat")
+    chat._tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(SaerlError, match="roles must alternate") as caught:
+        chat([[{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]], [None])
+    assert caught.value.code == "template_refused"
+
+
+def test_a_string_in_a_chat_template_is_one_user_message(tiny_world: TinyWorld) -> None:
+    files = locate_model("path:model", cache=tiny_world.folder, folder=tiny_world.folder)
+    chat = Tokeniser.load(files, "chat")
+    assert chat(["ab"], [None]) == chat([[{"role": "user", "content": "ab"}]], [None])
 
 
 def test_a_chat_template_that_is_not_there(tiny_world: TinyWorld, tmp_path: Path) -> None:

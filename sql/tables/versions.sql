@@ -1,6 +1,6 @@
 -- One row per dataset version.
 -- key: dataset_version
--- write: replace dataset_version
+-- write: append
 CREATE TABLE IF NOT EXISTS versions (
   dataset_version VARCHAR NOT NULL,          -- <name>-v<n>
   description VARCHAR NOT NULL,              -- one sentence from the spec

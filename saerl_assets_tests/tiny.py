@@ -72,7 +72,8 @@ def write_model(folder: Path, *, n_blocks: int = N_BLOCKS, d_model: int = D_MODE
     tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=CHAT_TEMPLATE)
+    make: Any = PreTrainedTokenizerFast
+    wrapped = make(tokenizer_object=tokenizer, chat_template=CHAT_TEMPLATE)
     wrapped.save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(symbols),
@@ -85,7 +86,8 @@ def write_model(folder: Path, *, n_blocks: int = N_BLOCKS, d_model: int = D_MODE
         initializer_range=0.3,
     )
     torch.manual_seed(seed)
-    LlamaModel(config).eval().save_pretrained(folder)
+    model: Any = LlamaModel(config)
+    model.save_pretrained(folder)
 
 
 def write_sae(folder: Path, *, d_in: int = D_MODEL, k: int = D_MODEL // 2, seed: int = 0) -> None:

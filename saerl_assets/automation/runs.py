@@ -84,16 +84,17 @@ def stages(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, regist
 def newest_evaluation(
     instance: dg.DagsterInstance, check: dg.AssetCheckKey, key: str, since: float
 ) -> dg.AssetCheckEvaluation | None:
-    """What a check last said of a version; the history of a check is that of all versions, newest first."""
+    """What a check last said of a version, if that was not before `since`.
+
+    The history of a check is that of all versions, newest first.
+    """
     cursor = None
     while records := instance.event_log_storage.get_asset_check_execution_history(check, limit=100, cursor=cursor):
         for record in records:
-            if record.create_timestamp < since:
-                return None
             run = instance.get_run_by_id(record.run_id)
             said = record.event and record.event.dagster_event and record.event.asset_check_evaluation
-            if said and run is not None and run.tags.get(PARTITION_NAME_TAG) == key:
-                return said
+            if said and record.event and run is not None and run.tags.get(PARTITION_NAME_TAG) == key:
+                return said if record.event.timestamp >= since else None
         cursor = records[-1].id
     return None
 

@@ -20,7 +20,7 @@ COMMAND = "python -m saerl_assets_tests.assets.graph_snapshot"
 
 
 def asset_graph() -> dict[str, dict[str, Any]]:
-    """By asset what the UI shows of it: group, owners, kinds, dependencies, pool, code version, partitions and checks."""
+    """By asset what the UI shows of it: group, owners, kinds, dependencies, pools, partitions, grain and checks."""
     graph = defs.resolve_asset_graph()
     return {key.to_user_string(): _asset(graph, key) for key in sorted(graph.get_all_asset_keys())}
 

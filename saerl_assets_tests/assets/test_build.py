@@ -293,6 +293,22 @@ def test_an_sae_that_does_not_fit_stops_the_run_before_an_order_is_made(
     assert rows(copied_home, "sae_health", "unfit-v1")["verdict"].to_list() == ["unfit"]
     assert rows(copied_home, "batch_manifest", "unfit-v1").is_empty()
     assert copied_home.version("unfit-v1").current_manifest_id is None
+    again = run_version(copied_home, "unfit-v1")
+    assert "the spec asks for 90%" in again.failure.splitlines()[0]
+    assert rows(copied_home, "batch_manifest", "unfit-v1").is_empty()
+
+
+def test_a_model_that_was_changed_is_refused(inputs: TinyWorld, copied_home: HomeResource) -> None:
+    shutil.copytree(inputs.folder / "model", inputs.folder / "other")
+    version = {"reader": {"model": "path:other"}}
+    inputs.register(copied_home, "swapped-v1", **version)
+    assert run_version(
+        copied_home, "swapped-v1", only=sorted({*UP_TO_FEATURES} - {"prompt_features", "prompt_states"})
+    ).success
+    config = inputs.folder / "other" / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-03'))
+    refused = run_version(copied_home, "swapped-v1")
+    assert "[reader_changed]" in refused.failure
 
 
 def test_a_run_goes_on_where_it_failed(inputs: TinyWorld, copied_home: HomeResource) -> None:

@@ -60,7 +60,7 @@ def shards_written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counted(self: ShardStore, shard_id: str, frames: Mapping[str, object]) -> None:
         written.append(shard_id)
-        write(self, shard_id, frames)  # type: ignore[arg-type]
+        write(self, shard_id, frames)
 
     monkeypatch.setattr(ShardStore, "write", counted)
     return written

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
-from saerl_assets.automation import doctor
 from saerl_assets.automation.doctor import Finding, examine
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
@@ -54,7 +54,7 @@ def test_a_package_that_is_missing(fresh_home: HomeResource, monkeypatch: pytest
 
 
 def test_a_full_disk(fresh_home: HomeResource, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     assert not findings(fresh_home)["free disk"].fine
 
 

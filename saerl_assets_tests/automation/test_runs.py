@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -28,6 +29,19 @@ def instance(fresh_home: HomeResource) -> Iterator[dg.DagsterInstance]:
     with open_instance(fresh_home.open().dagster) as opened:
         add_partition(opened, KEY)
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool | None]:
+    """What each check last said, by its name: passed where nothing else is noted, None where it never ran."""
+    noted: dict[str, bool | None] = {}
+
+    def newest(_instance: object, check: dg.AssetCheckKey, _key: str, _since: float) -> SimpleNamespace | None:
+        passed = noted.get(check.name, True)
+        return None if passed is None else SimpleNamespace(passed=passed)
+
+    monkeypatch.setattr("saerl_assets.automation.runs.newest_evaluation", newest)
+    return noted
 
 
 def make(instance: dg.DagsterInstance, *assets: str, key: str = KEY) -> None:
@@ -62,6 +76,23 @@ def test_everything_is_due_at_first_and_nothing_once_it_is_made(
 ) -> None:
     assert due(instance, job) == set(tables())
     make(instance, *in_order(job))
+    assert due(instance, job) == set()
+
+
+@pytest.mark.parametrize("said", [False, None])
+def test_a_blocking_check_that_failed_or_never_ran_holds_its_asset_back(
+    instance: dg.DagsterInstance, job: dg.JobDefinition, verdicts: dict[str, bool | None], *, said: bool | None
+) -> None:
+    make(instance, *in_order(job))
+    verdicts["sae_fits"] = said
+    assert due(instance, job) == downstream(job, "sae_health")
+
+
+def test_a_check_that_only_warns_holds_nothing_back(
+    instance: dg.DagsterInstance, job: dg.JobDefinition, verdicts: dict[str, bool | None]
+) -> None:
+    make(instance, *in_order(job))
+    verdicts["few_dead_latents"] = False
     assert due(instance, job) == set()
 
 

@@ -60,7 +60,9 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The reader's tokenizer with its template, without the weights."""
         from saerl_assets.models.tokeniser import Tokeniser
 
-        return Tokeniser.load(self.files(version, progress), version.spec.reader.template)
+        files = self.files(version, progress)
+        progress(0, 1, unit="models", note="loading the tokenizer; a GGUF file is converted once")
+        return Tokeniser.load(files, version.spec.reader.template)
 
     def reader(self, version: Version, progress: Progress = silent) -> "Reader":
         """The reader, cut off after the highest layer; loaded once a process."""

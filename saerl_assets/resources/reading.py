@@ -61,6 +61,7 @@ class Reading:
         self._version = home.version(key)
         self._spec = self._version.spec
         self._work = home.open().work(key)
+        self._has_told_of_reader = False
 
     # ---------------------------------------------------------------- SAEs
 
@@ -405,6 +406,11 @@ class Reading:
     # ---------------------------------------------------------------- shared
 
     def _reader(self) -> "Reader":
+        if not self._has_told_of_reader:
+            self._say(
+                f"loading {self._spec.reader.model.partition('#')[0]} up to layer {max(self._spec.reader.layers)}"
+            )
+            self._has_told_of_reader = True
         return self._compute.reader(self._version)
 
     def _encoders(self, weights: pl.DataFrame) -> "dict[int, Encoder]":

@@ -122,7 +122,7 @@ def test_four_versions_at_once_all_succeed(tiny_world: TinyWorld, fresh_home: Ho
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "saerl_assets.cli", "run", key],
-            env=environment(fresh_home),
+            env=environment(fresh_home) | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

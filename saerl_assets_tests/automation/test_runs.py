@@ -103,7 +103,9 @@ def test_stages_come_in_an_order_in_which_they_can_be_made(instance: dg.DagsterI
         assert {parent.to_user_string() for parent in graph.get(dg.AssetKey(asset)).parent_keys} <= set(found[:place])
 
 
-@pytest.mark.parametrize("asset", sorted(tables()))
+@pytest.mark.parametrize(
+    "asset", ["prompts", "sae_weights", "sae_health", "clusters", "quality_probe", "manifests", "artifacts"]
+)
 def test_what_builds_on_something_newer_is_due(asset: str, instance: dg.DagsterInstance, job: dg.JobDefinition) -> None:
     make(instance, *in_order(job))
     together = made_together(job, [asset])

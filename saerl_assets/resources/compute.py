@@ -61,7 +61,8 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         from saerl_assets.models.tokeniser import Tokeniser
 
         files = self.files(version, progress)
-        progress(0, 1, unit="models", note="loading the tokenizer; a GGUF file is converted once")
+        if files.gguf_file is not None:
+            progress(0, 1, unit="models", note="loading the tokenizer; the GGUF file is converted once")
         return Tokeniser.load(files, version.spec.reader.template)
 
     def reader(self, version: Version, progress: Progress = silent) -> "Reader":

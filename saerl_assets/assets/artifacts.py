@@ -7,10 +7,10 @@ import dagster as dg
 import polars as pl
 
 from saerl_assets.assets.rooms import table_asset
+from saerl_assets.disk import folder_digest, size_bytes
 from saerl_assets.report.exports import figure_artifacts
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
-from saerl_assets.storage.files import folder_digest, size_bytes
 
 
 @table_asset("records")

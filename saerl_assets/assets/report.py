@@ -11,12 +11,12 @@ import polars as pl
 
 import saerl_assets
 from saerl_assets.assets.rooms import table_asset
+from saerl_assets.disk import file_digest, write_whole
 from saerl_assets.report.inputs import ReportInputs
 from saerl_assets.report.page import render_report
 from saerl_assets.report.versions import figure_version_report
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
-from saerl_assets.storage.files import file_digest, write_atomically
 
 OF_A_VERSION = (
     "versions",
@@ -54,7 +54,7 @@ def version_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.
     page = render_report(inputs).encode()
     root = home.open()
     path = root.reports / f"{version.key}.html"
-    write_atomically(path, page)
+    write_whole(path, page)
     row = pl.DataFrame(
         {
             "manifest_id": version.current_manifest_id or "",

@@ -9,9 +9,7 @@ pass would give.
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from saerl_assets.disk import disk_error, new_file
 from saerl_assets.models.extraction import Activations, ReadsBatches, Shard, read_shard
-from saerl_assets.models.whole_folders import disk_error
 
 
 class ActivationCache:
@@ -45,16 +43,11 @@ class ActivationCache:
         Raises:
             SaerlError: `disk_full`, `not_writable`.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
-        os.close(handle)
         try:
-            save_file({str(layer): states.cpu() for layer, states in activations.layers.items()}, name)
-            Path(name).replace(self._file(shard))
-        except (OSError, SafetensorError) as error:
+            with new_file(self._file(shard)) as made:
+                save_file({str(layer): states.cpu() for layer, states in activations.layers.items()}, made)
+        except SafetensorError as error:
             raise disk_error(error, self.folder) from error
-        finally:
-            Path(name).unlink(missing_ok=True)
 
     def get_or_read(self, reader: ReadsBatches, shard: Shard, *, token_budget: int) -> Activations:
         """The kept activations, else those of a fresh pass, which are then kept."""

@@ -20,9 +20,9 @@ from unittest.mock import patch
 import torch
 from safetensors.torch import save_file
 
+from saerl_assets.disk import new_folder
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.models.sources import ModelFiles
-from saerl_assets.models.whole_folders import fresh_folder
 
 FORMAT = "1"
 """Raise it when what is written changes, so that older copies are not taken."""
@@ -55,7 +55,7 @@ def _made(files: ModelFiles, what: str, write: Callable[[Path], None]) -> Path:
     if target.is_dir():
         return target
     try:
-        with fresh_folder(target) as place, _parsed_once():
+        with new_folder(target) as place, _parsed_once():
             write(place)
     except SaerlError:
         raise

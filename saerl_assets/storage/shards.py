@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from saerl_assets.storage.files import new_folder
+from saerl_assets.disk import new_folder
 
 
 @dataclass(frozen=True)

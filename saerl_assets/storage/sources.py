@@ -19,12 +19,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from saerl_assets.disk import file_digest, folder_digest, size_bytes
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.fields import SourceRow
 from saerl_assets.domain.gym import TaskMix, generate_rows, parse_tasks
 from saerl_assets.storage import source_files
 from saerl_assets.storage.csv_files import read_csv
-from saerl_assets.storage.files import file_digest, folder_digest, size_bytes
 from saerl_assets.storage.hub_datasets import HubName, read_folder, read_hub, resolve_commit
 
 _FILE_KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from saerl_assets.disk import file_digest, new_folder
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.spec import digest
 from saerl_assets.trainers import trl, verl
-from saerl_assets.trainers.folders import file_digest, file_digests, new_folder
 from saerl_assets.trainers.formats import README_FILE, ExportRequest, TrainerFormat
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def write_export(trainer: str, request: ExportRequest, folder: Path) -> Exported
             order_digest=order_digest(rows["prompt_id"]),
             spec_digest=request.spec_digest,
             digests=request.digests,
-            files=file_digests(made),
+            files={path.name: file_digest(path) for path in sorted(made.iterdir())},
         )
         (made / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
     return Exported(record.n_rows, record.n_steps, record.order_digest)

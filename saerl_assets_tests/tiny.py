@@ -62,11 +62,13 @@ def make_world(folder: Path) -> TinyWorld:
     return TinyWorld(folder)
 
 
-def write_model(folder: Path, *, n_blocks: int = N_BLOCKS, d_model: int = D_MODEL, seed: int = 0) -> None:
-    """A Llama with random weights and a tokenizer of single bytes, as safetensors."""
+def write_model(
+    folder: Path, *, n_blocks: int = N_BLOCKS, d_model: int = D_MODEL, seed: int = 0, has_head: bool = False
+) -> None:
+    """A Llama with random weights and a tokenizer of single bytes, as safetensors; a bare decoder by default."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={symbol: i for i, symbol in enumerate(symbols)}, merges=[]))
@@ -86,7 +88,7 @@ def write_model(folder: Path, *, n_blocks: int = N_BLOCKS, d_model: int = D_MODE
         initializer_range=0.3,
     )
     torch.manual_seed(seed)
-    model: Any = LlamaModel(config)
+    model: Any = (LlamaForCausalLM if has_head else LlamaModel)(config)
     model.save_pretrained(folder)
 
 
@@ -97,24 +99,57 @@ def write_sae(folder: Path, *, d_in: int = D_MODEL, k: int = D_MODEL // 2, seed:
     coordinates of an activation are reconstructed exactly and only the rest is lost.
     """
     import numpy as np
-    from safetensors.numpy import save_file
 
     basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(d_in, d_in)))[0].astype(np.float32)
-    decoder = np.concatenate([basis, -basis])
+    save_topk(folder, np.concatenate([basis, -basis]), np.zeros(d_in, np.float32), k)
+
+
+def write_fitted_sae(folder: Path, model: Path, *, layer: int, n_directions: int = 12, shuffled: bool = False) -> None:
+    """A TopK SAE that fits one layer of one model: the principal directions of its activations on the tiny prompts.
+
+    Args:
+        folder: Where it is put.
+        model: Folder of the model, as `write_model` makes it.
+        layer: Block whose output it reconstructs.
+        n_directions: How many directions it keeps; it has two latents for each.
+        shuffled: Puts every weight of the encoder somewhere else in it.
+    """
+    import numpy as np
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, reader = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model)
+    with torch.inference_mode():
+        asked = [tokenizer(row["question"], return_tensors="pt") for row in source_rows()]
+        found = [reader(**ids, output_hidden_states=True).hidden_states for ids in asked]
+    states = torch.cat([hidden[layer + 1][0] for hidden in found]).double()
+    mean = states.mean(dim=0)
+    directions = torch.linalg.eigh((states - mean).T @ (states - mean)).eigenvectors.T.flip(0)[:n_directions]
+    decoder = torch.cat([directions, -directions]).float().numpy()
+    encoder = np.random.default_rng(0).permuted(decoder) if shuffled else decoder
+    save_topk(folder, decoder, mean.float().numpy(), n_directions, encoder=encoder)
+
+
+def save_topk(folder: Path, decoder: Any, bias: Any, k: int, *, encoder: Any = None) -> None:  # noqa: ANN401 - arrays
+    """A TopK SAE in SAELens's layout: float32 decoder [n_latents, d_in] and bias [d_in]; the encoder is its like."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    n_latents, d_in = decoder.shape
     folder.mkdir(parents=True)
     save_file(
         {
-            "W_enc": np.ascontiguousarray(decoder.T),
-            "W_dec": decoder,
-            "b_enc": np.zeros(2 * d_in, np.float32),
-            "b_dec": np.zeros(d_in, np.float32),
+            "W_enc": np.ascontiguousarray((decoder if encoder is None else encoder).T),
+            "W_dec": np.ascontiguousarray(decoder),
+            "b_enc": np.zeros(n_latents, np.float32),
+            "b_dec": bias,
         },
         folder / "sae_weights.safetensors",
     )
     config = {
         "architecture": "topk",
         "d_in": d_in,
-        "d_sae": 2 * d_in,
+        "d_sae": n_latents,
         "k": k,
         "dtype": "float32",
         "device": "cpu",

@@ -24,7 +24,6 @@ from saerl_assets.resources.metadata import picture
 @dg.multi_asset(
     name="clustering",
     outs=outs("signals", {"clusters": ("scikitlearn",), "cluster_assignments": ("scikitlearn",)}),
-    deps=["sae_health"],  # its check stops the run before signals are made of an SAE that does not fit
     partitions_def=DATASET_VERSIONS,
 )
 def clustering(

@@ -20,7 +20,6 @@ from saerl_assets.resources.metadata import picture
 @dg.multi_asset(
     name="difficulty",
     outs=outs("signals", {"difficulty_proxy": ("scikitlearn",), "difficulty_scores": ("scikitlearn",)}),
-    deps=["sae_health"],
     partitions_def=DATASET_VERSIONS,
 )
 def difficulty(

@@ -15,6 +15,7 @@ from saerl_assets.domain.features import feature_density as measure_density
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
 from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.extraction import extract
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
 from saerl_assets.resources.progress import progress_lines
@@ -25,6 +26,7 @@ from saerl_assets.storage.shards import ShardFiles
 @dg.multi_asset(
     name="extraction",
     outs=outs("features", {"prompt_features": ("torch",), "prompt_states": ("torch",)}, value=ShardFiles),
+    deps=["sae_health"],  # its check stops the run before prompts are read with an SAE that does not fit
     partitions_def=DATASET_VERSIONS,
     pool=GPU_POOL,
 )
@@ -40,7 +42,7 @@ def extraction(
     Killed anywhere and run again, it computes only the missing shards.
     """
     reading = Reading(home, compute, context.partition_key, context.log.info)
-    done = reading.extract(prompts, sae_weights, progress_lines(context.log.info, "reading"))
+    done = extract(reading, prompts, sae_weights, progress_lines(context.log.info, "reading"))
     yield dg.MaterializeResult(
         asset_key="prompt_features",
         value=done.features,

@@ -12,8 +12,9 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from saerl_assets.assets.rooms import table_asset
-from saerl_assets.domain.features import FeatureSet, Pooling
+from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.quality import Probe, ProbeResult, score_quality, train_probe
+from saerl_assets.domain.spec import Pooling
 from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
@@ -21,7 +22,7 @@ from saerl_assets.resources.metadata import picture
 WEIGHTS_FILE = "probe.safetensors"
 
 
-@table_asset("signals", "scikitlearn", deps=["sae_health"])
+@table_asset("signals", "scikitlearn")
 def quality_probe(
     context: dg.AssetExecutionContext,
     home: HomeResource,

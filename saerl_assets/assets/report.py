@@ -3,7 +3,6 @@
 Belongs here: gathering what the page shows. Does not belong here: the page.
 """
 
-import json
 import platform
 
 import dagster as dg
@@ -37,15 +36,12 @@ OF_A_MANIFEST = ("batch_manifest", "batch_metrics", "deferred_prompts", "trainer
 PROMPT_COLUMNS = ("prompt_id", "position", "text", "topic", "split", "n_tokens", "n_rows")
 
 
-@table_asset("records", "html", deps=["sae_health", "batch_metrics", "artifacts", "rejected_rows"])
+@table_asset("records", "html", deps=["batch_metrics", "artifacts", "rejected_rows"])
 def version_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per version: its HTML page, with everything that is known of it, readable without a network."""
     version = home.version(context.partition_key)
     warehouse = home.warehouse(context.log.warning)
-    trainings = warehouse.rows("sae_weights", ["layer", "training"], dataset_version=version.key).sort("layer")
-    history = json.loads(trainings["training"][0]).get("history", []) if trainings.height else []
     inputs = ReportInputs(
-        sae_history=pl.DataFrame(history),
         prompts=warehouse.rows("prompts", PROMPT_COLUMNS, dataset_version=version.key),
         generated_with=f"saerl-assets {saerl_assets.__version__}, Python {platform.python_version()}",
         **{name: warehouse.rows(name, dataset_version=version.key) for name in OF_A_VERSION},

@@ -10,12 +10,14 @@ import dagster as dg
 import polars as pl
 
 from saerl_assets.assets.rooms import GPU_POOL, table_asset
-from saerl_assets.report.sae import figure_sae_health, figure_sae_weights
+from saerl_assets.report.sae import figure_layer_profile, figure_sae_health, figure_sae_weights
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
 from saerl_assets.resources.progress import progress_lines
 from saerl_assets.resources.reading import Reading
+from saerl_assets.resources.sae_health import measure_health
+from saerl_assets.resources.saes import obtain_saes
 
 
 @table_asset("features", "torch", pool=GPU_POOL)
@@ -28,7 +30,7 @@ def sae_weights(
     from the same recipe on the same texts before is found again, not trained again.
     """
     reading = Reading(home, compute, context.partition_key, context.log.info)
-    weights, history = reading.obtain_saes(prompts, lambda what: progress_lines(context.log.info, what))
+    weights = obtain_saes(reading, prompts, lambda what: progress_lines(context.log.info, what))
     return dg.MaterializeResult(
         value=weights,
         metadata={
@@ -37,7 +39,7 @@ def sae_weights(
                 for layer, facts in weights.select("layer", "training").iter_rows()
             },
             **compute.as_metadata(),
-            "figure": picture(figure_sae_weights(history, weights), "training of the SAE"),
+            "figure": picture(figure_sae_weights(weights), "training of the SAE"),
         },
     )
 
@@ -49,24 +51,31 @@ def sae_health(
     compute: ComputeResource,
     prompts: pl.DataFrame,
     sae_weights: pl.DataFrame,
-    feature_density: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    """One row per layer: explained variance, L0, dead latents and a verdict, on prompts that the SAE never saw."""
+    """One row per layer: explained variance, L0, dead latents, next-token loss recovered, and a verdict.
+
+    It is measured on a sample of prompts that the SAE was not trained on, before the others are read: where it does not
+    fit, nothing is built on it.
+    """
     spec = home.version(context.partition_key).spec.sae
     reading = Reading(home, compute, context.partition_key, context.log.info)
-    health = reading.measure_health(prompts, sae_weights, feature_density, progress_lines(context.log.info, "health"))
+    health = measure_health(reading, prompts, sae_weights, progress_lines(context.log.info, "health"))
+    limits = {
+        "min_explained_variance": spec.min_explained_variance,
+        "max_dead_fraction": spec.max_dead_fraction,
+    }
+    figures = ("explained_variance", "l0", "dead_fraction", "loss_recovered")
     return dg.MaterializeResult(
         value=health,
         metadata={
-            "explained_variance": float(health["explained_variance"].min()),  # type: ignore[arg-type]
-            "dead_fraction": float(health["dead_fraction"].max()),  # type: ignore[arg-type]
-            "figure": picture(
-                figure_sae_health(
-                    health,
-                    min_explained_variance=spec.min_explained_variance,
-                    max_dead_fraction=spec.max_dead_fraction,
-                ),
-                "the SAE against its limits",
-            ),
+            "verdict": " ".join(health["explanation"]),
+            **{
+                f"{name}_layer{row['layer']}": round(row[name], 4)
+                for row in health.to_dicts()
+                for name in figures
+                if row[name] is not None
+            },
+            "figure": picture(figure_sae_health(health, **limits), "the SAE against its limits"),
+            "layers": picture(figure_layer_profile(health), "the SAE at every layer of the model"),
         },
     )

@@ -1,6 +1,7 @@
-"""Checks of `prompt_features`.
+"""Checks of `prompt_features` and `feature_density`.
 
-Belongs here: that every prompt was read by every encoder. Does not belong here: whether the features are any good.
+Belongs here: that every prompt was read by every encoder, that latents fire. Does not belong here: whether the SAE
+fits (sae).
 """
 
 import dagster as dg
@@ -47,4 +48,29 @@ def all_read(coverage: pl.DataFrame) -> dg.AssetCheckResult:
         problems,
         "Every prompt was read.",
         {f"silent_prompts_layer{row['layer']}": row["n_silent"] for row in rows},
+    )
+
+
+@dg.asset_check(asset="feature_density")
+def few_dead_latents(
+    context: dg.AssetCheckExecutionContext, home: HomeResource, feature_density: pl.DataFrame
+) -> dg.AssetCheckResult:
+    """Not too many latents stay silent on the version's prompts."""
+    limit = home.version(context.run.tags["dagster/partition"]).spec.sae.max_dead_fraction
+    return dead_latents(feature_density, limit)
+
+
+def dead_latents(density: pl.DataFrame, limit: float) -> dg.AssetCheckResult:
+    """Layers whose share of latents that fire on no prompt is above the limit; columns layer, n_prompts."""
+    dead = density.group_by("layer").agg((pl.col("n_prompts") == 0).mean().alias("dead")).sort("layer").rows()
+    return verdict(
+        [
+            f"Layer {layer}: {share:.0%} of the latents never fire on these prompts, the spec allows {limit:.0%}. "
+            "Train a narrower SAE or for more tokens."
+            for layer, share in dead
+            if share > limit
+        ],
+        f"At most {limit:.0%} of the latents are dead.",
+        {f"dead_fraction_layer{layer}": share for layer, share in dead},
+        severity=dg.AssetCheckSeverity.WARN,
     )

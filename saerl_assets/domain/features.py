@@ -8,22 +8,19 @@ what is learned from them (clusters, difficulty, quality).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.spec import Pooling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
-
-Pooling: TypeAlias = Literal["max", "mean", "binary"]
-"""How a prompt's tokens become one value per feature: largest, mean over all tokens, or 1 where it fires at
-all."""
 
 FloatMatrix: TypeAlias = "sparse.csr_matrix[np.float32]"
 
@@ -63,6 +60,8 @@ class FeatureRows:
     """[nnz] largest activation over the tokens."""
     total: NDArray[np.float32]
     """[nnz] summed activation over the tokens."""
+    last: NDArray[np.float32]
+    """[nnz] activation on the last token, 0 where it is not active there."""
     n_active: NDArray[np.int32]
     """[nnz] tokens on which it is active."""
     argmax_token: NDArray[np.int32]
@@ -97,20 +96,28 @@ def pool(rows: FeatureRows, pooling: Pooling, n_features: int) -> FloatMatrix:
 
     Args:
         rows: n prompts with nnz entries.
-        pooling: `max`, `mean` (the sum over all tokens of the prompt, active or not) or `binary`.
+        pooling: `max`; `mean` over all tokens of the prompt, active or not; `last`; `fraction` of all tokens on which
+            the feature is active; `binary`.
         n_features: Width of the matrix.
 
     Returns:
-        float32 [n, n_features].
+        float32 [n, n_features], without explicit zeros.
     """
     if pooling == "max":
         values = rows.maximum
-    elif pooling == "mean":
-        values = (rows.total / np.maximum(rows.n_tokens, 1)[rows.rows()]).astype(np.float32)
-    else:
+    elif pooling == "last":
+        values = rows.last
+    elif pooling == "binary":
         values = np.ones(len(rows.feature_ids), dtype=np.float32)
+    else:
+        summed = rows.total if pooling == "mean" else rows.n_active
+        values = (summed / np.maximum(rows.n_tokens, 1)[rows.rows()]).astype(np.float32)
     shape = (len(rows.prompt_ids), n_features)
-    return sparse.csr_matrix((values, rows.feature_ids, rows.indptr), shape=shape, dtype=np.float32)
+    matrix = sparse.csr_matrix((values, rows.feature_ids, rows.indptr), shape=shape, dtype=np.float32)
+    if pooling == "last":  # most features are not active on the last token
+        matrix = matrix.copy()  # the row bounds are the block's own
+        matrix.eliminate_zeros()
+    return matrix
 
 
 def finite_csr(features: FeatureSet, pooling: Pooling) -> FloatMatrix:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from saerl_assets.domain.agreement import auroc, brier, mean_over_folds
-from saerl_assets.domain.features import Pooling, finite_csr, require_aligned
+from saerl_assets.domain.features import finite_csr, require_aligned
 from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, outer_folds
 from saerl_assets.domain.linear_models import LinearModel, predict_held_out
 from saerl_assets.domain.logistic_regression import fit_logistic, logistic
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from saerl_assets.domain.features import FeatureSet
-    from saerl_assets.domain.spec import QualitySpec
+    from saerl_assets.domain.spec import Pooling, QualitySpec
 
 METRICS_SCHEMA = pl.Schema(
     {

@@ -22,6 +22,10 @@ KEY_PATTERN = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*-v[1-9][0-9]*")
 
 LABEL_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 
+Pooling = Literal["max", "mean", "last", "fraction", "binary"]
+"""How the tokens of a text become one value per feature: the largest activation, the mean over all tokens, that of the
+last token, the fraction of the tokens on which it is active, or 1 where it is active at all."""
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 ControlArm = Literal["shuffle", "easy_to_hard", "random_clusters", "length_difficulty", "random_drop"]
 
@@ -95,9 +99,13 @@ class ReaderSpec(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the model's weights and activations."""
     scope: Literal["prompt", "response", "prompt_and_response"] = "prompt"
-    """Which text is read. `response` reads both and pools over the response's tokens only."""
+    """Which text is read and pooled over. `response` reads both and pools over the response's tokens only. A token sees
+    nothing of what follows it, so the prompt's tokens before a response are those of `prompt`."""
     template: Literal["plain", "chat"] = "plain"
     """Read the bare text, or the text as the tokenizer's chat template renders it."""
+    bos: Literal["tokenizer", "always", "never"] = "tokenizer"
+    """Whether a text starts with the beginning-of-sequence token: as the tokenizer does it by itself, or always, or
+    never. Many SAEs of GPT-2 were trained with one, which its tokenizer does not add."""
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     """A longer text is rejected as `too_long`; nothing is cut silently."""
     sink_multiple: Annotated[float, Field(gt=1.0)] = 10.0
@@ -109,13 +117,20 @@ class SaeSpec(Section):
 
     source: Annotated[tuple[str, ...], Field(min_length=1)] = ("auto",)
     """`auto` takes over the parent's SAE, or trains one where there is no parent. `train` always trains one. `path:DIR`
-    (a SAELens directory) and `saelens:release/sae_id` load one; with several layers, a list with one for each."""
-    architecture: Literal["topk", "batchtopk"] = "topk"
+    (a directory of SAELens, sparsify or dictionary_learning, or a Qwen-Scope file) and `saelens:release/sae_id` load
+    one; with several layers, a list with one for each."""
+    architecture: Literal["topk", "batchtopk", "jumprelu", "matryoshka"] = "topk"
     """Architecture to train."""
     n_latents: Annotated[int, Field(ge=8)] = 4096
     """Width of the SAE to train."""
     k: Annotated[int, Field(ge=1)] = 32
-    """Latents that are active on a token, in the SAE to train."""
+    """Latents that are active on a token, in the SAE to train: exactly (topk), on average (batchtopk, matryoshka), or
+    as the aim of the sparsity loss (jumprelu)."""
+    corpus: str | None = None
+    """Texts to train on instead of the version's own prompts: `path:FILE` or `hf:org/name@revision`, as `data.source`.
+    Longer ones are cut into pieces of `reader.max_tokens`."""
+    corpus_field: str = "text"
+    """The field of the corpus that holds a text."""
     training_tokens: Annotated[int, Field(ge=1)] = 400_000
     """Tokens that training sees, repeats counted."""
     max_activation_tokens: Annotated[int, Field(ge=1)] = 200_000
@@ -128,6 +143,12 @@ class SaeSpec(Section):
     """The health check warns if a larger share of the latents never fires on the version's prompts."""
     min_explained_variance: float = 0.5
     """The health check fails if the SAE explains less of the variance of held-out activations."""
+    min_loss_recovered: float = 0.5
+    """The health check fails if the model keeps less of what the layer does for its next-token predictions when the
+    SAE's reconstruction takes its place."""
+    health_tokens: Annotated[int, Field(ge=0)] = 2048
+    """Tokens of the sample on which that and the fit to the other layers are measured, with the whole model loaded; 0
+    leaves both out."""
 
     @field_validator("source", mode="before")
     @classmethod
@@ -140,8 +161,9 @@ class ClusterSpec(Section):
 
     k: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of clusters; `"auto"` takes the square root of half the number of prompts, between 2 and 1,000."""
-    pooling: Literal["max", "mean", "binary"] = "max"
-    """How a prompt's tokens become one value per feature."""
+    pooling: Pooling = "max"
+    """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
+    tokens on which it is active) or `binary` (active at all)."""
     weighting: Literal["none", "sqrt", "idf"] = "idf"
     """Weight of a feature: as it is, its square root, or times its inverse document frequency."""
 
@@ -159,8 +181,9 @@ class DifficultySpec(Section):
     """Learn from so many labelled prompts only, chosen by hash; all by default."""
     min_labels: Annotated[int, Field(ge=10)] = 50
     """Below so many labelled training prompts no proxy is learned."""
-    pooling: Literal["max", "mean", "binary"] = "max"
-    """How a prompt's tokens become one value per feature."""
+    pooling: Pooling = "max"
+    """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
+    tokens on which it is active) or `binary` (active at all)."""
 
 
 class QualitySpec(Section):
@@ -180,8 +203,9 @@ class QualitySpec(Section):
     """Share that `filter = "share"` drops."""
     max_dropped_fraction: Fraction = 0.2
     """Never drop a larger share than this; the worst go first."""
-    pooling: Literal["max", "mean", "binary"] = "max"
-    """How a prompt's tokens become one value per feature."""
+    pooling: Pooling = "max"
+    """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
+    tokens on which it is active) or `binary` (active at all)."""
 
 
 class BatchSpec(Section):
@@ -258,6 +282,13 @@ class VersionSpec(Section):
     """The order."""
     exports: ExportSpec = ExportSpec()
     """Trainer files."""
+
+    def sources(self) -> dict[str, str]:
+        """Every source of rows that the version names, by the field that names it."""
+        named = {"data": self.data.source} | {
+            f"labels.{name}": label.source for name, label in sorted(self.labels.items()) if label.source
+        }
+        return named | ({"sae.corpus": self.sae.corpus} if self.sae.corpus else {})
 
     @field_validator("key", "parent")
     @classmethod

@@ -18,7 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from saerl_assets.disk import disk_error, new_file
-from saerl_assets.models.extraction import Activations, ReadsBatches, Shard, read_shard
+from saerl_assets.models.device import TokenBudget
+from saerl_assets.models.extraction import Activations, ReadsBatches, read_shard
+from saerl_assets.models.texts import Shard
 
 
 class ActivationCache:
@@ -45,15 +47,15 @@ class ActivationCache:
         """
         try:
             with new_file(self._file(shard)) as made:
-                save_file({str(layer): states.cpu() for layer, states in activations.layers.items()}, made)
+                save_file({str(layer): states for layer, states in activations.layers.items()}, made)
         except SafetensorError as error:
             raise disk_error(error, self.folder) from error
 
-    def get_or_read(self, reader: ReadsBatches, shard: Shard, *, token_budget: int) -> Activations:
+    def get_or_read(self, reader: ReadsBatches, shard: Shard, *, budget: TokenBudget) -> Activations:
         """The kept activations, else those of a fresh pass, which are then kept."""
         found = self.get(shard)
         if found is None:
-            found = read_shard(reader, shard, token_budget=token_budget)
+            found = read_shard(reader, shard, budget=budget)
             self.put(shard, found)
         return found
 

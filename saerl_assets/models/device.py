@@ -1,19 +1,78 @@
 """The device that models run on.
 
-Belongs here: choosing one and what fits on it. Does not belong here: models.
+Belongs here: choosing one, what fits on it, copies to and from it, where its time goes. Does not belong here: models.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from saerl_assets.domain.errors import SaerlError
 
 DEFAULT_TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536, "mps": 8_192}
 """Tokens in one forward pass, padding included. A processor gains nothing from more, and small batches pad less."""
+
+DEFAULT_TEXTS_PER_SHARD = {"cpu": 256, "cuda": 2_048, "mps": 512}
+"""Texts that are read and kept together: ten seconds of work on two cores, a second on a GPU. Enough to fill batches
+of similar length, few enough that an interrupted run loses little."""
+
+
+class TokenBudget:
+    """Tokens in one forward pass, padding included; fewer once a pass did not fit the device's memory.
+
+    A smaller budget makes other batches, which changes the last bits of the activations (in float32 by about 1e-5 of
+    their size): bytes are the same again only for a run with the same budgets.
+    """
+
+    def __init__(self, tokens: int, remember: Callable[[int], None] | None = None) -> None:
+        self.planned = tokens
+        """What it was at first."""
+        self.tokens = tokens
+        """What it is now."""
+        self._remember = remember
+
+    def shrink(self, failed: int) -> None:
+        """Halves it, or the `failed` tokens that did not fit where those were fewer, and has that remembered."""
+        self.tokens = max(min(self.tokens, failed) // 2, 1)
+        if self._remember is not None:
+            self._remember(self.tokens)
+
+
+class Stopwatch:
+    """Where the device's time goes, by part. On CUDA the device notes the times, so that nothing waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[tuple[str, Any]] = [("", self._now())]
+
+    def mark(self, part: str) -> None:
+        """What was done since the last mark was `part`."""
+        self._marks.append((part, self._now()))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by part, once the device has come to the last mark."""
+        found: dict[str, float] = {}
+        if self._device.type == "cuda":
+            self._marks[-1][1].synchronize()
+        for (_, before), (part, now) in zip(self._marks, self._marks[1:], strict=False):
+            passed = before.elapsed_time(now) / 1e3 if self._device.type == "cuda" else now - before
+            found[part] = found.get(part, 0.0) + passed
+        return found
+
+    def _now(self) -> Any:  # noqa: ANN401 - a CUDA event or seconds
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self._device))
+            return event
+        wait_for(self._device)
+        return time.perf_counter()
 
 
 def choose_device(wanted: str) -> str:
@@ -53,17 +112,50 @@ def describe_device(name: str) -> str:
     return f"{name}: {torch.get_num_threads()} threads"
 
 
-def matmul_flops(device: str, seconds: float = 0.5) -> float:
-    """Floating-point operations a second that a large float32 matrix product reaches on a device."""
-    size = 768 if device == "cpu" else 4096
-    left = torch.rand(size, size, device=device)
+def matmul_flops(device: str, seconds: float = 0.5, dtype: torch.dtype = torch.float32) -> float:
+    """Floating-point operations a second that a large matrix product reaches on a device."""
+    size = 768 if device == "cpu" else 8192
+    left = torch.rand(size, size, device=device).to(dtype)
+    float((left @ left)[0, 0])  # the first product chooses its algorithm; reading a value waits for the device
     started, n_products = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        float((left @ left)[0, 0])  # reading a value waits for the device
-        n_products += 1
+        for _ in range(n_queued := 1 if device == "cpu" else 16):
+            product = left @ left
+        float(product[0, 0])
+        n_products += n_queued
     return 2.0 * size**3 * n_products / (time.perf_counter() - started)
 
 
 def token_budget(wanted: int, device: str) -> int:
     """Tokens in one forward pass: `wanted`, or the device's default where that is 0."""
     return wanted or DEFAULT_TOKEN_BUDGET[device.partition(":")[0]]
+
+
+def texts_per_shard(wanted: int, device: str) -> int:
+    """Texts in one shard: `wanted`, or the device's default where that is 0."""
+    return wanted or DEFAULT_TEXTS_PER_SHARD[device.partition(":")[0]]
+
+
+def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """An array of the host as a tensor on a device. Nothing waits for a copy to CUDA."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor on the host. One of CUDA is there once the device has come so far: see Stopwatch, `wait_for`."""
+    return tensor.to("cpu", non_blocking=tensor.is_cuda)
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until the device has done all that it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def release_memory() -> None:
+    """Gives back what is kept for later, so that smaller blocks find room."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -24,7 +24,7 @@ from saerl_assets.disk import new_folder
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.models.sources import ModelFiles
 
-FORMAT = "1"
+FORMAT = "2"
 """Raise it when what is written changes, so that older copies are not taken."""
 
 
@@ -76,11 +76,13 @@ def _write_tokeniser(files: ModelFiles, place: Path) -> None:
 
 
 def _write_weights(files: ModelFiles, dtype: torch.dtype, place: Path) -> None:
-    from transformers import AutoModel
+    from transformers import AutoModelForCausalLM
 
-    model = AutoModel.from_pretrained(files.folder, gguf_file=files.gguf_file, dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(files.folder, gguf_file=files.gguf_file, dtype=dtype)
     # transformers' own save_pretrained refuses: it still takes the dequantised model for a quantized one
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if model.config.tie_word_embeddings:  # one tensor under two names
+        weights.pop("lm_head.weight", None)
     save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
     _write_config(model.config, place)
 

@@ -9,12 +9,16 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.models.device import to_device
+from saerl_assets.models.fused_norms import fuse_norms
 from saerl_assets.models.gguf import tokeniser_folder, weights_folder
 from saerl_assets.models.sources import ModelFiles
+from saerl_assets.models.texts import TokenIds
 
 
 class Reader:
@@ -51,7 +55,7 @@ class Reader:
         """
         from transformers import AutoModel
 
-        _quieten()
+        quieten()
         folder = weights_folder(files, dtype)
         try:
             # Weights that have the wanted number format already are mapped, not read: blocks that are let go
@@ -68,17 +72,19 @@ class Reader:
         except Exception as error:
             remedy = "Fetch the model again; its files cannot be read."
             raise SaerlError("model_corrupt", f"{error}", where=str(files.folder), remedy=remedy) from error
-        blocks = _blocks(model, files)
+        blocks = decoder_blocks(model, files)
         _check_layers(layers, len(blocks), files)
-        _check_complete(found, files)
+        check_complete(found, files)
         model = model.eval().requires_grad_(requires_grad=False)
         reader = cls(model, blocks, layers, files)
         model.to(device)  # after the cut, so that the device never holds what is not read
         reader.device = next(model.parameters()).device
+        if reader.device.type == "cuda":
+            fuse_norms(model)
         return reader
 
     @torch.inference_mode()
-    def read(self, token_ids: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:
+    def read(self, token_ids: Sequence[TokenIds]) -> dict[int, torch.Tensor]:
         """Runs one batch.
 
         Texts are padded on the right. Attention is causal, so no token sees the padding and no mask is
@@ -93,20 +99,21 @@ class Reader:
         Raises:
             SaerlError: `text_too_long`, `token_unknown`.
         """
-        lengths = torch.tensor([len(ids) for ids in token_ids])
+        lengths = np.array([len(ids) for ids in token_ids])
         longest = int(lengths.max())
-        padded = torch.zeros(len(token_ids), longest, dtype=torch.long)
-        for row, ids in enumerate(token_ids):
-            padded[row, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+        is_text = np.arange(longest) < lengths[:, None]
+        padded = np.zeros(is_text.shape, dtype=np.int64)
+        padded[is_text] = np.concatenate(token_ids)
         self._check(longest, int(padded.max()))
         self._caught.clear()
-        with contextlib.suppress(_ReachedLastLayerError):
-            self._model(input_ids=padded.to(self.device), use_cache=False)
-        is_full = int(lengths.min()) == longest
-        is_text = None if is_full else (torch.arange(longest) < lengths[:, None]).to(self.device)
-        caught, self._caught = self._caught, {}
+        try:
+            with contextlib.suppress(_ReachedLastLayerError):
+                self._model(input_ids=to_device(padded, self.device), use_cache=False)
+        finally:  # a pass that failed for want of memory must not hold on to any
+            caught, self._caught = self._caught, {}
+        places = None if is_text.all() else to_device(np.flatnonzero(is_text), self.device)
         return {
-            layer: states.flatten(0, 1) if is_text is None else states[is_text]
+            layer: states.flatten(0, 1) if places is None else states.flatten(0, 1).index_select(0, places)
             for layer, states in sorted(caught.items())
         }
 
@@ -146,7 +153,7 @@ def sizes_of(files: ModelFiles) -> dict[str, int]:
     }
 
 
-def _blocks(model: Any, files: ModelFiles) -> nn.ModuleList:  # noqa: ANN401 - any architecture
+def decoder_blocks(model: Any, files: ModelFiles) -> nn.ModuleList:  # noqa: ANN401 - any architecture
     """The decoder's list of blocks, whatever the architecture calls it."""
     n_blocks = int(model.config.get_text_config().num_hidden_layers)
     for module in model.get_decoder().modules():
@@ -163,7 +170,7 @@ def _check_layers(layers: Sequence[int], n_blocks: int, files: ModelFiles) -> No
         raise SaerlError("layer_missing", problem, where="reader.layers", remedy=remedy)
 
 
-def _check_complete(found: dict[str, Any], files: ModelFiles) -> None:
+def check_complete(found: dict[str, Any], files: ModelFiles) -> None:
     """Weights that the files lack would otherwise be random numbers."""
     missing = sorted([*found["missing_keys"], *(str(entry[0]) for entry in found["mismatched_keys"])])
     if missing:
@@ -172,7 +179,7 @@ def _check_complete(found: dict[str, Any], files: ModelFiles) -> None:
         raise SaerlError("model_incomplete", f"Its files lack weights: {some}.", where=str(files.folder), remedy=remedy)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Leaves progress to us, and does not report the language-model head, which is left out on purpose."""
     from transformers.utils import logging
 

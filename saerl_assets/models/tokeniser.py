@@ -14,6 +14,7 @@ from saerl_assets.models.gguf import tokeniser_folder
 from saerl_assets.models.sources import ModelFiles
 
 Template = Literal["plain", "chat"]
+Bos = Literal["tokenizer", "always", "never"]
 
 
 class Tokeniser:
@@ -21,20 +22,23 @@ class Tokeniser:
 
     Template `plain` reads the bare text, with the special tokens that the tokenizer puts around one (a BOS
     where the model has one). Template `chat` renders messages as the tokenizer's chat template does, up to
-    where the assistant's turn begins. A response follows the prompt's tokens as tokens of its own, so that a
-    prompt reads the same with it and without.
+    where the assistant's turn begins. `bos` says whether a text starts with the beginning-of-sequence token whatever
+    the tokenizer and its template do by themselves. A response follows the prompt's tokens as tokens of its own,
+    so that a prompt reads the same with it and without.
     """
 
-    def __init__(self, tokenizer: Any, template: Template) -> None:  # noqa: ANN401 - transformers' own
+    def __init__(self, tokenizer: Any, template: Template, bos: Bos = "tokenizer") -> None:  # noqa: ANN401
         self._tokenizer = tokenizer
         self._template = template
+        self._bos = bos
 
     @classmethod
-    def load(cls, files: ModelFiles, template: Template) -> Tokeniser:
+    def load(cls, files: ModelFiles, template: Template, bos: Bos = "tokenizer") -> Tokeniser:
         """Loads the tokenizer without the weights.
 
         Raises:
-            SaerlError: `model_without_tokenizer`, or `no_chat_template` for template `chat`.
+            SaerlError: `model_without_tokenizer`, `no_chat_template` for template `chat`, `no_bos` where it is
+                to start every text and the tokenizer has none.
         """
         from transformers import AutoTokenizer
 
@@ -49,7 +53,17 @@ class Tokeniser:
             raise SaerlError(
                 "no_chat_template", "The tokenizer has no chat template.", where=files.source, remedy=remedy
             )
-        return cls(tokenizer, template)
+        if bos == "always" and tokenizer.bos_token_id is None:
+            remedy = "Set reader.bos = 'tokenizer'; a model without that token was trained without it."
+            problem = "The tokenizer has no beginning-of-sequence token."
+            raise SaerlError("no_bos", problem, where="reader.bos", remedy=remedy)
+        return cls(tokenizer, template, bos)
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The beginning-of-sequence token, where the tokenizer has one."""
+        found = self._tokenizer.bos_token_id
+        return None if found is None else int(found)
 
     def __call__(
         self, prompts: Sequence[list[dict[str, str]] | str], responses: Sequence[str | None]
@@ -59,7 +73,8 @@ class Tokeniser:
         Raises:
             SaerlError: `template_refused`, with the chat template's complaint.
         """
-        heads = self._encode([self._render(prompt) for prompt in prompts], special=self._template == "plain")
+        rendered = [self._render(prompt) for prompt in prompts]
+        heads = [self._started(ids) for ids in self._encode(rendered, special=self._template == "plain")]
         spoken = [place for place, response in enumerate(responses) if response is not None]
         tails = self._encode([responses[place] or "" for place in spoken], special=False)
         tail_at = dict(zip(spoken, tails, strict=True))
@@ -81,6 +96,13 @@ class Tokeniser:
             remedy = "Change the messages' roles, or set reader.template = 'plain'."
             problem = f"The reader's chat template refuses messages of {roles}: {error}."
             raise SaerlError("template_refused", problem, where="reader.template", remedy=remedy) from error
+
+    def _started(self, ids: list[int]) -> list[int]:
+        bos = self._tokenizer.bos_token_id
+        starts = bool(ids) and ids[0] == bos
+        if self._bos == "always" and not starts:
+            return [bos, *ids]
+        return ids[1:] if self._bos == "never" and starts else ids
 
     def _encode(self, texts: list[str], *, special: bool) -> list[list[int]]:
         if not texts:

@@ -6,7 +6,7 @@ is said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
@@ -46,8 +46,6 @@ class ReportInputs:
     generated_with: str
     """Names and versions of the software, such as 'saerl-assets 0.1.0, Python 3.11.7'; the page has no
     clock."""
-    sae_history: pl.DataFrame = field(default_factory=pl.DataFrame)
-    """The SAE's training log as `figure_sae_weights` takes it; empty where it is not at hand."""
 
     @cached_property
     def spec(self) -> VersionSpec:

@@ -5,6 +5,8 @@ Belongs here: `sae_weights` and `sae_health`. Does not belong here: what its fea
 
 from __future__ import annotations
 
+import json
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -34,23 +36,18 @@ CURVES = (
 )
 
 
-def figure_sae_weights(history: pl.DataFrame, weights: pl.DataFrame) -> bytes:
+def figure_sae_weights(weights: pl.DataFrame) -> bytes:
     """Training curves, or in words what was loaded.
 
     Args:
-        history: One row per logged training step: `step`, `tokens`, `loss`, `explained_variance`, `l0`,
-            `dead_fraction`, and `layer` where several were trained; empty for a loaded SAE.
-        weights: Table `sae_weights`.
+        weights: Table `sae_weights`; the curves are in its column `training`.
 
     Returns:
         PNG bytes.
     """
+    history = _history(weights)
     if history.is_empty():
         return _loaded(weights)
-    if "layer" not in history.columns:
-        layer = int(weights["layer"].sort()[0]) if weights.height else 0
-        history = history.with_columns(pl.lit(layer, dtype=pl.UInt32).alias("layer"))
-    history = history.sort("layer", "tokens")
     layers = history["layer"].unique().sort().to_list()
     last = history.group_by("layer", maintain_order=True).last().sort("layer")
     drawn = card(
@@ -118,6 +115,46 @@ def figure_sae_health(health: pl.DataFrame, *, min_explained_variance: float, ma
     return png(drawn)
 
 
+def figure_layer_profile(health: pl.DataFrame) -> bytes:
+    """How much of the variance each SAE explains at every block of the model; its own should be the highest.
+
+    Args:
+        health: Table `sae_health`.
+
+    Returns:
+        PNG bytes.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    measured = health.filter(pl.col("layer_profile").list.len() > 0).sort("layer")
+    if measured.is_empty():
+        return message(
+            "Other layers were not looked at", "Set sae.health_tokens above 0 to see which one the SAE fits."
+        )
+    rows = measured.to_dicts()
+    best = [max(range(len(row["layer_profile"])), key=row["layer_profile"].__getitem__) for row in rows]
+    fits = sum(place == row["layer"] for place, row in zip(best, rows, strict=True))
+    title = f"{fits} of {count(len(rows), 'SAE')} explain their own layer best"
+    if len(rows) == 1:
+        title = f"The SAE explains layer {best[0]} best, and reads layer {rows[0]['layer']}"
+    drawn = card(
+        title,
+        key=[(f"SAE of layer {row['layer']}", colour) for row, colour in zip(rows, SERIES, strict=False)],
+        note="variance explained, negative values drawn at 0",
+        height=3.1,
+    )
+    axes = drawn.axes[0]
+    for row, colour in zip(rows, cycle(SERIES), strict=False):
+        shares = [min(max(value, 0.0), 1.0) for value in row["layer_profile"]]
+        axes.plot(range(len(shares)), shares, color=colour, linewidth=1.6)
+        axes.plot([row["layer"]], [shares[row["layer"]]], color=colour, marker="o", markersize=6, linestyle="none")
+    axes.set_ylim(0.0, 1.05)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    label(axes, x="block of the model", y="variance explained")
+    return png(drawn)
+
+
 def _against(axes: Axes, names: list[str], values: list[float], limit: float, side: str, measured: str) -> None:
     """Bars of shares with the limit that they must keep."""
     from matplotlib.ticker import PercentFormatter
@@ -133,6 +170,16 @@ def _against(axes: Axes, names: list[str], values: list[float], limit: float, si
     axes.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0])
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
     label(axes, x=measured)
+
+
+def _history(weights: pl.DataFrame) -> pl.DataFrame:
+    """One row per layer and logged training step: `layer`, `step`, `tokens`, `loss`, `explained_variance`, ..."""
+    rows = [
+        {"layer": layer, **step}
+        for layer, training in weights.sort("layer").select("layer", "training").iter_rows()
+        for step in json.loads(training).get("history", [])
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None).sort("layer", "tokens") if rows else pl.DataFrame()
 
 
 def _loaded(weights: pl.DataFrame) -> bytes:

@@ -19,7 +19,7 @@ from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_diffi
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features
 from saerl_assets.report.prompts import figure_labels, figure_prompts, figure_rejected_rows
 from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
-from saerl_assets.report.sae import figure_sae_health, figure_sae_weights
+from saerl_assets.report.sae import figure_layer_profile, figure_sae_health, figure_sae_weights
 from saerl_assets.report.verdicts import worst
 from saerl_assets.report.versions import chosen, figure_version_report
 from saerl_assets.report.words import count
@@ -90,7 +90,8 @@ def _sae(inputs: ReportInputs) -> Section:
     )
     blocks: list[Block] = [
         picture(health, "Explained variance and dead latents against the spec's limits"),
-        picture(figure_sae_weights(inputs.sae_history, inputs.sae_weights), "The SAE and its training"),
+        picture(figure_layer_profile(inputs.sae_health), "Variance explained at every layer of the model"),
+        picture(figure_sae_weights(inputs.sae_weights), "The SAE and its training"),
     ]
     if counts.height:
         blocks.append(picture(figure_prompt_features(counts), "Active features per prompt, and against length"))

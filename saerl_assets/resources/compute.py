@@ -1,18 +1,24 @@
 """The resource `compute`: the device, how much it takes at once, and the models loaded on it.
 
-Belongs here: configuration and loading. Does not belong here: what is computed.
+Belongs here: configuration and loading, remembering how much fits. Does not belong here: what is computed.
 """
 
+import contextlib
+import json
 from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from saerl_assets.disk import write_whole
+from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress, silent
+from saerl_assets.domain.spec import digest
 from saerl_assets.storage.catalog import Version
 from saerl_assets.storage.home import model_cache
 
 if TYPE_CHECKING:
+    from saerl_assets.models.device import TokenBudget
     from saerl_assets.models.reader import Reader
     from saerl_assets.models.sources import ModelFiles
     from saerl_assets.models.tokeniser import Tokeniser
@@ -24,9 +30,10 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     token_budget: int = 0
-    """Tokens in one forward pass, padding included; 0 for the device's default."""
-    texts_per_shard: int = 256
-    """Texts that are read and kept together; an interrupted extraction loses at most one shard."""
+    """Tokens in one forward pass, padding included; 0 for the device's default, or what of it fitted the last time."""
+    texts_per_shard: int = 0
+    """Texts that are read and kept together; an interrupted extraction loses at most two shards. 0 for the device's
+    default."""
 
     def chosen_device(self) -> str:
         """The device in use."""
@@ -35,10 +42,25 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return choose_device(self.device)
 
     def budget(self) -> int:
-        """Tokens in one forward pass."""
+        """Tokens in one forward pass, as long as they fit."""
         from saerl_assets.models.device import token_budget
 
         return token_budget(self.token_budget, self.chosen_device())
+
+    def budget_for(self, version: Version) -> "TokenBudget":
+        """Tokens in one forward pass of a version's reader, which shrink where they do not fit.
+
+        What fits is remembered for the rest of the process, and beside the models for later ones. To try more again,
+        set `token_budget`: a wanted number is taken as it is.
+        """
+        spec, device = version.spec.reader, self.chosen_device()
+        return _budget(self.files(version).digest, spec.layers, spec.dtype, device, self.token_budget)
+
+    def shard_size(self) -> int:
+        """Texts that are read and kept together."""
+        from saerl_assets.models.device import texts_per_shard
+
+        return texts_per_shard(self.texts_per_shard, self.chosen_device())
 
     def describe(self) -> str:
         """The device in words."""
@@ -63,7 +85,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         files = self.files(version, progress)
         if files.gguf_file is not None:
             progress(0, 1, unit="models", note="loading the tokenizer; the GGUF file is converted once")
-        return Tokeniser.load(files, version.spec.reader.template)
+        return Tokeniser.load(files, version.spec.reader.template, version.spec.reader.bos)
 
     def reader(self, version: Version, progress: Progress = silent) -> "Reader":
         """The reader, cut off after the highest layer; loaded once a process."""
@@ -102,3 +124,22 @@ def _load_reader(files: "ModelFiles", layers: tuple[int, ...], dtype: str, devic
     from saerl_assets.models.reader import Reader
 
     return Reader.load(files, layers=layers, dtype=dtype, device=device)
+
+
+@cache
+def _budget(model_digest: str, layers: tuple[int, ...], dtype: str, device: str, wanted: int) -> "TokenBudget":
+    from saerl_assets.models.device import TokenBudget, describe_device, token_budget
+
+    tokens = token_budget(wanted, device)
+    if wanted:
+        return TokenBudget(tokens)
+    facts = {"model": model_digest, "layer": max(layers), "dtype": dtype, "device": describe_device(device)}
+    file = model_cache() / "token_budgets" / f"{digest(facts)[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        tokens = min(max(int(json.loads(file.read_text())["tokens"]), 1), tokens)
+
+    def remember(tokens: int) -> None:
+        with contextlib.suppress(SaerlError):  # a full disk is told of where it matters
+            write_whole(file, json.dumps(facts | {"tokens": tokens}))
+
+    return TokenBudget(tokens, remember)

@@ -68,10 +68,7 @@ class Catalog:
                 where="parent",
                 remedy=remedy,
             )
-        wanted = {"data": spec.data.source} | {
-            f"labels.{name}": label.source for name, label in sorted(spec.labels.items()) if label.source
-        }
-        sources = {name: resolve_source(source, folder) for name, source in wanted.items()}
+        sources = {name: resolve_source(source, folder) for name, source in spec.sources().items()}
         if spec.key in known:
             return self._same_or_refused(spec, sources, known)
         resolved = {
@@ -135,10 +132,7 @@ class Catalog:
         for name, then in version.sources.items():
             if then.kind == "hf":
                 continue  # a commit of a hub never changes, and asking needs a network
-            source = (
-                version.spec.data.source if name == "data" else version.spec.labels[name.removeprefix("labels.")].source
-            )
-            now = resolve_source(source or "", version.folder)
+            now = resolve_source(version.spec.sources()[name], version.folder)
             if now.digest != then.digest:
                 raise SaerlError(
                     "source_changed",

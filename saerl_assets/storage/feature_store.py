@@ -14,7 +14,8 @@ import polars as pl
 import scipy.sparse as sp
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.domain.features import FeatureRows, Pooling, pool
+from saerl_assets.domain.features import FeatureRows, pool
+from saerl_assets.domain.spec import Pooling
 from saerl_assets.storage.warehouse import Warehouse
 
 BLOCK_PROMPTS = 20_000
@@ -71,7 +72,7 @@ class WarehouseFeatures:
         with self._warehouse.reading("features") as connection:
             connection.register("wanted", wanted.unique("text_id", maintain_order=True).to_arrow())
             found = connection.execute(
-                'SELECT f.text_id, f.n_tokens, f.feature_ids, f."max", f."sum", f.n_active, f.argmax_token '
+                'SELECT f.text_id, f.n_tokens, f.feature_ids, f."max", f."sum", f."last", f.n_active, f.argmax_token '
                 "FROM prompt_features f JOIN wanted USING (text_id) WHERE f.encoder_id = ?",
                 [layer.encoder_id],
             ).pl()
@@ -86,7 +87,7 @@ class WarehouseFeatures:
         lengths = rows["feature_ids"].list.len().to_numpy().astype(np.int64)
         flat = {
             name: rows[name].explode(empty_as_null=False).to_numpy()
-            for name in ("feature_ids", "max", "sum", "n_active", "argmax_token")
+            for name in ("feature_ids", "max", "sum", "last", "n_active", "argmax_token")
         }
         return FeatureRows(
             prompt_ids=prompt_ids,
@@ -95,6 +96,7 @@ class WarehouseFeatures:
             feature_ids=flat["feature_ids"].astype(np.int32) + np.int32(layer.feature_offset),
             maximum=flat["max"].astype(np.float32),
             total=flat["sum"].astype(np.float32),
+            last=flat["last"].astype(np.float32),
             n_active=flat["n_active"].astype(np.int32),
             argmax_token=flat["argmax_token"].astype(np.int32),
         )
@@ -112,6 +114,7 @@ def _side_by_side(parts: Sequence[FeatureRows]) -> FeatureRows:
         feature_ids=np.concatenate([part.feature_ids for part in parts])[order],
         maximum=np.concatenate([part.maximum for part in parts])[order],
         total=np.concatenate([part.total for part in parts])[order],
+        last=np.concatenate([part.last for part in parts])[order],
         n_active=np.concatenate([part.n_active for part in parts])[order],
         argmax_token=np.concatenate([part.argmax_token for part in parts])[order],
     )

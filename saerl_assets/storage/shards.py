@@ -30,7 +30,7 @@ class ShardFiles:
 
 
 class ShardStore:
-    """The shards of one extraction in a folder of their own."""
+    """The shards of one extraction in a folder of their own, whose name every file of a shard carries inside."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,10 +42,9 @@ class ShardStore:
             return False
         try:
             for table in tables:
-                metadata = pq.read_schema(folder / f"{table}.parquet").metadata or {}
-                if metadata.get(b"shard_id") != shard_id.encode():
+                found = pq.read_table(folder / f"{table}.parquet", page_checksum_verification=True)
+                if found.schema.metadata != self._mark(shard_id):
                     raise pa.ArrowInvalid("another shard's file")
-                pq.ParquetFile(folder / f"{table}.parquet").close()
         except (OSError, pa.ArrowException):
             shutil.rmtree(folder)
             return False
@@ -55,12 +54,21 @@ class ShardStore:
         """Writes one shard; it appears whole or not at all."""
         with new_folder(self.folder / shard_id) as folder:
             for name, rows in tables.items():
-                tagged = rows.replace_schema_metadata({"shard_id": shard_id})
-                pq.write_table(tagged, folder / f"{name}.parquet", compression="zstd", compression_level=1)
+                marked = rows.replace_schema_metadata(self._mark(shard_id))
+                pq.write_table(
+                    marked,
+                    folder / f"{name}.parquet",
+                    compression="zstd",
+                    compression_level=1,
+                    write_page_checksum=True,
+                )
 
     def files(self, table: str, shard_ids: list[str]) -> tuple[Path, ...]:
         """The files of one table, in the order of the shards."""
         return tuple(self.folder / shard_id / f"{table}.parquet" for shard_id in shard_ids)
+
+    def _mark(self, shard_id: str) -> dict[bytes, bytes]:
+        return {b"extraction": self.folder.name.encode(), b"shard_id": shard_id.encode()}
 
     def remove(self) -> None:
         """Removes all shards of this extraction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,51 @@ ShardStore.write = write_and_die
 main(["run", "{KEY}"])
 """
 """What `saerl run` is, but it dies inside the pool once two shards are written."""
+
+
+KILLED_OFTEN = """
+import os, random, shutil, signal, sys, time
+
+import torch
+
+from saerl_assets.domain.progress import silent
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.extraction import extract
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.reading import Reading
+
+torch.set_num_threads(1)
+undisturbed, killed, key, n_kills = HomeResource(root=sys.argv[1]), HomeResource(root=sys.argv[2]), sys.argv[3], 20
+compute = ComputeResource(texts_per_shard=4)
+
+
+def started(home):
+    child = os.fork()
+    if child == 0:
+        reading = Reading(home, compute, key, lambda words: None)
+        prompts, weights = (home.warehouse().rows(name, dataset_version=key) for name in ("prompts", "sae_weights"))
+        extract(reading, prompts, weights, silent)
+        os._exit(0)
+    return child
+
+
+begun = time.monotonic()
+assert os.waitpid(started(undisturbed), 0)[1] == 0
+duration = time.monotonic() - begun
+moments, n_killed, n_restarts = random.Random(0), 0, 0
+while n_killed < n_kills:
+    child = started(killed)
+    time.sleep(moments.uniform(0, duration / 2))
+    os.kill(child, signal.SIGKILL)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
+        n_killed += 1
+    else:  # it was faster: begin anew
+        n_restarts += 1
+        shutil.rmtree(killed.open().work(key))
+assert os.waitpid(started(killed), 0)[1] == 0
+print(f"{n_killed} kills, {n_restarts} finished before theirs")
+"""
+"""Extractions killed at random moments; the children share the imports of one process, so that it takes seconds."""
 
 
 @pytest.fixture
@@ -113,6 +159,23 @@ def test_a_build_that_is_killed_in_the_pool_resumes_and_gives_the_same_bytes(
         assert killed.warehouse().rows(name).equals(undisturbed.warehouse().rows(name)), name
     assert killed.version(KEY).current_manifest_id == undisturbed.version(KEY).current_manifest_id
     assert folder_digest(killed.open().exports) == folder_digest(undisturbed.open().exports)
+
+
+def test_an_extraction_killed_at_twenty_random_moments_ends_with_the_same_bytes(
+    tiny_world: TinyWorld, tmp_path: Path
+) -> None:
+    homes = [HomeResource(root=str(tmp_path / name)) for name in ("undisturbed", "killed")]
+    for home in homes:
+        tiny_world.register(home)
+        assert run_version(home, KEY, only=["versions", "prompts", "sae_weights"]).success
+        shutil.rmtree(home.open().work(KEY) / "activations")  # so that the model is read
+    driver = [sys.executable, "-c", KILLED_OFTEN, *(home.root for home in homes), KEY]
+    done = subprocess.run(driver, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("20 kills"), done.stdout
+    made = [home.open().work(KEY) / "shards" for home in homes]
+    assert len(list(made[0].rglob("*.parquet"))) == 2 * N_PROMPTS // 4
+    assert folder_digest(made[0]) == folder_digest(made[1])
 
 
 def test_four_versions_at_once_all_succeed(tiny_world: TinyWorld, fresh_home: HomeResource) -> None:

@@ -39,7 +39,7 @@ DAMAGE = {
     "prompts.no_row_lost": "DELETE FROM rejected_rows WHERE reason_code = 'too_long'",
     "prompts.both_splits_as_asked": "UPDATE prompts SET split = 'train'",
     "sae_health.sae_fits": "UPDATE sae_health SET verdict = 'unfit'",
-    "sae_health.few_dead_latents": "UPDATE sae_health SET dead_fraction = 0.9",
+    "feature_density.few_dead_latents": "UPDATE feature_density SET n_prompts = 0",
     "prompt_features.every_prompt_was_read": "DELETE FROM prompt_features WHERE len(feature_ids) > 0",
     "cluster_assignments.every_prompt_in_one_cluster": "DELETE FROM cluster_assignments WHERE cluster_id = 0",
     "clusters.no_cluster_takes_all": "UPDATE clusters SET prompt_fraction = 0.9",

@@ -3,16 +3,15 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from saerl_assets.checks.sae import dead_latents, sae_fits
+from saerl_assets.checks.sae import sae_fits
 from saerl_assets_tests.checks.cases import Case, plain
 
 
-def health(verdict: str = "good", dead: float = 0.1) -> pl.DataFrame:
+def health(verdict: str = "good") -> pl.DataFrame:
     return pl.DataFrame(
         {
             "layer": [3, 7],
             "explained_variance": [0.9, 0.8],
-            "dead_fraction": [0.0, dead],
             "verdict": ["good", verdict],
             "explanation": ["It fits.", "It explains little."],
         }
@@ -25,8 +24,6 @@ CASES = [
     Case("sae_health.sae_fits", True, "It fits. It explains little.", lambda: fits(health())),
     Case("sae_health.sae_fits", True, "It fits.", lambda: fits(health("poor"))),
     Case("sae_health.sae_fits", False, "Layer 7: It explains little.", lambda: fits(health("unfit"))),
-    Case("sae_health.few_dead_latents", True, "At most 50%", lambda: dead_latents(health(dead=0.5), 0.5)),
-    Case("sae_health.few_dead_latents", False, "Layer 7: 60%", lambda: dead_latents(health(dead=0.6), 0.5)),
 ]
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from saerl_assets.domain.features import FeatureRows, FloatMatrix, Pooling, pool
+from saerl_assets.domain.features import FeatureRows, FloatMatrix, pool
+from saerl_assets.domain.spec import Pooling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,16 +40,17 @@ class MemoryFeatureSet:
 
 
 def _rows(block: FeatureRows, start: int, stop: int) -> FeatureRows:
-    first, last = block.indptr[start], block.indptr[stop]
+    first, end = block.indptr[start], block.indptr[stop]
     return FeatureRows(
         prompt_ids=block.prompt_ids[start:stop],
         n_tokens=block.n_tokens[start:stop],
         indptr=block.indptr[start : stop + 1] - first,
-        feature_ids=block.feature_ids[first:last],
-        maximum=block.maximum[first:last],
-        total=block.total[first:last],
-        n_active=block.n_active[first:last],
-        argmax_token=block.argmax_token[first:last],
+        feature_ids=block.feature_ids[first:end],
+        maximum=block.maximum[first:end],
+        total=block.total[first:end],
+        last=block.last[first:end],
+        n_active=block.n_active[first:end],
+        argmax_token=block.argmax_token[first:end],
     )
 
 
@@ -63,7 +65,7 @@ def feature_set(
     prompt_ids: Sequence[str] | None = None,
     block_size: int = 7,
 ) -> MemoryFeatureSet:
-    """Each entry as a feature that is active on two of four tokens, on the second one half as much.
+    """Each entry as a feature that is active on two of four tokens, on the second and last one half as much.
 
     Args:
         maximum: [n_prompts, n_features], at least 0.
@@ -83,6 +85,7 @@ def feature_set(
         feature_ids=matrix.indices.astype(np.int32),
         maximum=matrix.data,
         total=matrix.data * np.float32(1.5),
+        last=matrix.data * np.float32(0.5),
         n_active=np.full(matrix.nnz, 2, dtype=np.int32),
         argmax_token=np.ones(matrix.nnz, dtype=np.int32),
     )

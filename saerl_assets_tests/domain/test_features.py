@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from saerl_assets.domain.features import (
     prompt_activity,
     require_aligned,
 )
+from saerl_assets.domain.spec import Pooling
 from saerl_assets_tests.domain.feature_sets import feature_set, make_prompt_ids, planted_rows, prompt_frame
 from saerl_assets_tests.domain.table_shapes import assert_is_table
 
@@ -40,21 +41,25 @@ def two_prompts() -> FeatureRows:
         feature_ids=np.array([1, 3, 0], dtype=np.int32),
         maximum=np.array([5.0, 2.0, 4.0], dtype=np.float32),
         total=np.array([6.0, 2.0, 4.0], dtype=np.float32),
+        last=np.array([0.0, 2.0, 4.0], dtype=np.float32),
         n_active=np.array([2, 1, 1], dtype=np.int32),
         argmax_token=np.array([0, 3, 7], dtype=np.int32),
     )
 
 
-def test_pooling_takes_maximum_mean_over_all_tokens_or_presence() -> None:
+def test_pooling_takes_maximum_mean_last_fraction_or_presence() -> None:
     rows = two_prompts()
     assert pool(rows, "max", 4).toarray().tolist() == [[0, 5, 0, 2], [4, 0, 0, 0]]
     assert pool(rows, "mean", 4).toarray().tolist() == [[0, 1.5, 0, 0.5], [0.5, 0, 0, 0]]
+    assert pool(rows, "last", 4).toarray().tolist() == [[0, 0, 0, 2], [4, 0, 0, 0]]
+    assert pool(rows, "last", 4).nnz == 2
+    assert pool(rows, "fraction", 4).toarray().tolist() == [[0, 0.5, 0, 0.25], [0.125, 0, 0, 0]]
     assert pool(rows, "binary", 4).toarray().tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("pooling", ["max", "mean", "binary"])
-def test_pooled_matrices_have_the_promised_types(pooling: str) -> None:
-    matrix = pool(two_prompts(), pooling, 4)  # type: ignore[arg-type]
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_pooled_matrices_have_the_promised_types(pooling: Pooling) -> None:
+    matrix = pool(two_prompts(), pooling, 4)
     assert matrix.dtype == np.float32
     assert matrix.indices.dtype == np.int32
     assert matrix.has_sorted_indices
@@ -68,6 +73,7 @@ def test_a_prompt_without_tokens_pools_to_zero() -> None:
         feature_ids=np.zeros(0, dtype=np.int32),
         maximum=np.zeros(0, dtype=np.float32),
         total=np.zeros(0, dtype=np.float32),
+        last=np.zeros(0, dtype=np.float32),
         n_active=np.zeros(0, dtype=np.int32),
         argmax_token=np.zeros(0, dtype=np.int32),
     )

@@ -1,9 +1,11 @@
-"""Shards, batches and pooling, against loops that anybody can read."""
+"""From texts to rows, against loops that anybody can read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,101 +13,72 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import SafetensorError
+from transformers import AutoModel, LlamaConfig
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.models.activations import ActivationCache, sink_threshold, without_sinks
-from saerl_assets.models.extraction import (
-    MAX_PADDING_FRACTION,
-    Activations,
-    Shard,
-    Text,
-    batches,
-    plan_shards,
-    pool_shard,
-    read_shard,
-)
+from saerl_assets.models.device import TokenBudget
+from saerl_assets.models.extraction import Activations, ReadsBatches, ShardRows, extract_shards, pool_shard, read_shard
+from saerl_assets.models.reader import Reader
 from saerl_assets.models.saes import TopKEncoder
+from saerl_assets.models.sources import ModelFiles
+from saerl_assets.models.texts import Shard, Text, plan_shards
+from saerl_assets_tests.models.readers import D_MODEL, N_LATENTS, K, LookUp, encoder, texts_strategy
 
-D_MODEL, N_LATENTS, K = 8, 24, 3
-
-
-def encoder(seed: int = 0) -> TopKEncoder:
-    generator = torch.Generator().manual_seed(seed)
-    weights = {
-        "W_enc": torch.randn(D_MODEL, N_LATENTS, generator=generator),
-        "W_dec": torch.randn(N_LATENTS, D_MODEL, generator=generator),
-        "b_enc": torch.randn(N_LATENTS, generator=generator),
-        "b_dec": torch.randn(D_MODEL, generator=generator),
-    }
-    return TopKEncoder({"k": K, "apply_b_dec_to_input": True}, weights, "cpu")
+LAYER = 5
 
 
-class LookUp:
-    """A reader whose activations are a function of the token id and its place, and that counts its passes."""
-
-    def __init__(self, scale: float = 1.0) -> None:
-        self.table = torch.randn(64, D_MODEL, generator=torch.Generator().manual_seed(1)) * scale
-        self.n_passes = 0
-
-    def read(self, token_ids: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:
-        self.n_passes += 1
-        return {5: torch.cat([self.table[torch.tensor(list(ids))] for ids in token_ids])}
+def one_shard(texts: Sequence[Text]) -> Shard:
+    (shard,) = plan_shards(texts, texts_per_shard=len(texts))
+    return shard
 
 
-texts_strategy = st.lists(
-    st.tuples(st.lists(st.integers(0, 63), min_size=1, max_size=12), st.integers(0, 3)), min_size=1, max_size=20
-).map(lambda rows: [Text(f"{place:04d}", ids, min(first, len(ids) - 1)) for place, (ids, first) in enumerate(rows)])
+def rows_of(
+    source: ReadsBatches | Activations, texts: Sequence[Text], *, threshold: float = 4.0, budget: int = 16
+) -> ShardRows:
+    return pool_shard(source, one_shard(texts), {LAYER: encoder()}, {LAYER: threshold}, budget=TokenBudget(budget))
 
 
-@given(texts_strategy, st.integers(1, 6), st.integers(0, 100))
-def test_shards_hold_every_text_once_whatever_the_order(texts: list[Text], size: int, seed: int) -> None:
-    shuffled = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
-    shards = plan_shards(texts, texts_per_shard=size)
-    assert plan_shards(shuffled, texts_per_shard=size) == shards
-    assert sorted(text.text_id for shard in shards for text in shard.texts) == [text.text_id for text in texts]
-    assert all(len(shard.texts) <= size for shard in shards)
-    assert len({shard.shard_id for shard in shards}) == len(shards)
-
-
-@given(texts_strategy, st.integers(1, 40))
-def test_batches_keep_to_the_budget(texts: list[Text], budget: int) -> None:
-    ordered = sorted(texts, key=lambda text: len(text.token_ids))
-    found = list(batches(ordered, budget))
-    assert [text for batch in found for text in batch] == ordered
-    for batch in found:
-        padded = len(batch) * max(len(text.token_ids) for text in batch)
-        assert padded <= budget or len(batch) == 1
+def as_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 @settings(deadline=None, max_examples=40)
-@given(texts_strategy, st.floats(1.0, 6.0))
-def test_pooling_equals_a_loop_over_tokens(texts: list[Text], threshold: float) -> None:
-    (shard,) = plan_shards(texts, texts_per_shard=len(texts))
+@given(texts_strategy(), st.floats(1.0, 6.0), st.integers(1, 60))
+def test_rows_equal_a_loop_over_tokens(texts: list[Text], threshold: float, budget: int) -> None:
     reader, sae = LookUp(), encoder()
-    rows = pool_shard(read_shard(reader, shard, token_budget=16), shard, {5: sae}, {5: threshold})
-    features = {row["text_id"]: row for row in rows.features[5].to_pylist()}
-    states = {row["text_id"]: row for row in rows.states[5].to_pylist()}
+    rows = rows_of(reader, texts, threshold=threshold, budget=budget)
+    features = {row["text_id"]: row for row in rows.features[LAYER].to_pylist()}
+    states = {row["text_id"]: row for row in rows.states[LAYER].to_pylist()}
+    assert features.keys() == states.keys() == {text.text_id for text in texts}
     for text in texts:
-        expected, n_tokens, n_sinks = _by_loop(text, reader.table, sae, threshold)
+        table = reader.tables[LAYER]
+        expected, kept, n_sinks = by_loop(text, table, sae, threshold)
         row = features[text.text_id]
-        assert (row["n_tokens"], row["n_sink_tokens"]) == (n_tokens, n_sinks)
+        assert (row["n_tokens"], row["n_sink_tokens"]) == (len(kept), n_sinks)
         assert row["feature_ids"] == sorted(expected)
         for place, latent in enumerate(row["feature_ids"]):
             values = expected[latent]
-            assert row["max"][place] == pytest.approx(max(value for _, value in values), abs=1e-4)
-            assert row["sum"][place] == pytest.approx(sum(value for _, value in values), abs=1e-3)
+            assert row["max"][place] == pytest.approx(max(values.values()), abs=1e-4)
+            assert row["sum"][place] == pytest.approx(sum(values.values()), abs=1e-3)
+            assert row["last"][place] == pytest.approx(values.get(len(text.token_ids) - 1, 0.0), abs=1e-4)
             assert row["n_active"][place] == len(values)
-            assert dict(values)[row["argmax_token"][place]] == pytest.approx(row["max"][place], abs=1e-4)
-        last = reader.table[text.token_ids[-1]].tolist()
-        assert states[text.text_id]["last"] == pytest.approx(last, abs=1e-6)
+            assert values[row["argmax_token"][place]] == pytest.approx(row["max"][place], abs=1e-4)
+        zeros = torch.zeros(D_MODEL)
+        mean = torch.stack([table[text.token_ids[place]] for place in kept]).mean(dim=0) if kept else zeros
+        last = table[text.token_ids[-1]] if len(text.token_ids) else zeros
+        assert states[text.text_id]["mean"] == pytest.approx(mean.tolist(), abs=1e-5)
+        assert states[text.text_id]["last"] == last.tolist()
 
 
-def _by_loop(
+def by_loop(
     text: Text, table: torch.Tensor, sae: TopKEncoder, threshold: float
-) -> tuple[dict[int, list[tuple[int, float]]], int, int]:
-    found: dict[int, list[tuple[int, float]]] = {}
-    n_tokens = n_sinks = 0
+) -> tuple[dict[int, dict[int, float]], list[int], int]:
+    """By active latent its value at each place; the places that count; the number of sinks."""
+    found: dict[int, dict[int, float]] = {}
+    kept, n_sinks = [], 0
     for place, token in enumerate(text.token_ids):
         if place < text.first_pooled:
             continue
@@ -113,138 +86,234 @@ def _by_loop(
         if float(state.norm()) > threshold:
             n_sinks += 1
             continue
-        n_tokens += 1
+        kept.append(place)
         pre = (state - sae._b_dec) @ sae._w_enc + sae._b_enc
         for latent in pre.topk(K).indices.tolist():
             if pre[latent] > 0:
-                found.setdefault(latent, []).append((place, float(pre[latent])))
-    return found, n_tokens, n_sinks
+                found.setdefault(latent, {})[place] = float(pre[latent])
+    return found, kept, n_sinks
 
 
 def test_a_text_of_sinks_alone_has_an_empty_row() -> None:
-    (shard,) = plan_shards([Text("a", [1, 2]), Text("b", [3])], texts_per_shard=2)
-    rows = pool_shard(read_shard(LookUp(), shard, token_budget=8), shard, {5: encoder()}, {5: 0.0})
-    for row in rows.features[5].to_pylist():
+    rows = rows_of(LookUp(), [Text("a", [1, 2]), Text("b", [3])], threshold=0.0)
+    for row in rows.features[LAYER].to_pylist():
         assert row["feature_ids"] == []
         assert row["n_tokens"] == 0
         assert row["n_sink_tokens"] > 0
-    assert all(value == 0.0 for row in rows.states[5].to_pylist() for value in row["mean"])
+    assert all(value == 0.0 for row in rows.states[LAYER].to_pylist() for value in row["mean"])
 
 
-def test_activations_that_are_not_finite_name_the_text() -> None:
+@pytest.mark.parametrize("budget", [1, 100])
+def test_a_text_without_tokens_is_not_read_and_has_an_empty_row(budget: int) -> None:
+    rows = rows_of(LookUp(), [Text("a", []), Text("b", [3, 4]), Text("c", [])], threshold=1e9, budget=budget)
+    counts = {row["text_id"]: (row["n_tokens"], len(row["max"]) > 0) for row in rows.features[LAYER].to_pylist()}
+    assert counts == {"a": (0, False), "b": (2, True), "c": (0, False)}
+    assert [row["mean"] for row in rows.states[LAYER].to_pylist()][:2] == [[0.0] * D_MODEL] * 2
+
+
+def test_texts_that_all_have_no_tokens_need_no_reader() -> None:
     reader = LookUp()
-    reader.table[7] = float("nan")
-    (shard,) = plan_shards([Text("fine", [1, 2, 3]), Text("broken", [1, 7])], texts_per_shard=2)
-    with pytest.raises(SaerlError, match="broken"):
-        read_shard(reader, shard, token_budget=8)
+    shard = one_shard([Text("a", []), Text("b", [])])
+    assert read_shard(reader, shard, budget=TokenBudget(9)).layers == {}
+    assert rows_of(reader, shard.texts).features[LAYER]["n_tokens"].to_pylist() == [0, 0]
+    assert reader.passes == []
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
-    class Small(LookUp):
-        def read(self, token_ids: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:
-            if len(token_ids) > 2:
-                raise torch.cuda.OutOfMemoryError
-            return super().read(token_ids)
+@pytest.mark.parametrize("damage", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("budget", [1, 3, 100])
+def test_activations_that_are_not_finite_name_the_text(damage: float, budget: int) -> None:
+    reader = LookUp()
+    reader.tables[LAYER][7, 2] = damage
+    texts = [Text("fine", [1, 2, 3]), Text("broken", [1, 7]), Text("empty", []), Text("sound", [4])]
+    with pytest.raises(SaerlError, match="text_id broken") as caught:
+        rows_of(reader, texts, budget=budget)
+    assert caught.value.code == "activations_not_finite"
+    with pytest.raises(SaerlError, match="text_id broken"):
+        read_shard(reader, one_shard(texts), budget=TokenBudget(budget))
 
-    (shard,) = plan_shards([Text(f"{i}", [i, i + 1]) for i in range(7)], texts_per_shard=7)
-    found, whole = read_shard(Small(), shard, token_budget=100), read_shard(LookUp(), shard, token_budget=100)
-    assert torch.equal(found.layers[5], whole.layers[5])
+
+@settings(deadline=None, max_examples=25)
+@given(texts_strategy(), st.integers(1, 60))
+def test_kept_activations_give_the_very_rows_of_a_fresh_pass(texts: list[Text], budget: int) -> None:
+    kept = read_shard(LookUp(), one_shard(texts), budget=TokenBudget(budget))
+    fresh, again = rows_of(LookUp(), texts, budget=budget), rows_of(kept, texts, budget=budget)
+    assert as_bytes(fresh.features[LAYER]) == as_bytes(again.features[LAYER])
+    assert as_bytes(fresh.states[LAYER]) == as_bytes(again.states[LAYER])
+
+
+def test_each_layer_has_its_own_sae_and_threshold() -> None:
+    reader, shard = LookUp(layers=(5, 7)), one_shard([Text("a", [1, 2, 3])])
+    both = pool_shard(reader, shard, {5: encoder(), 7: encoder(1)}, {5: 4.0, 7: 2.5}, budget=TokenBudget(9))
+    assert len(reader.passes) == 1
+    alone = pool_shard(reader, shard, {7: encoder(1)}, {7: 2.5}, budget=TokenBudget(9))
+    assert both.features[7].equals(alone.features[7])
+    assert not both.features[7].equals(both.features[5])
+
+
+# ---------------------------------------------------------------- neighbours
+
+
+def tiny_model(dtype: torch.dtype = torch.float32) -> Reader:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3}
+    config = LlamaConfig(**sizes, num_attention_heads=4)
+    model = AutoModel.from_config(config, dtype=dtype).eval()  # type: ignore[no-untyped-call]
+    return Reader(model, model.layers, [1], ModelFiles("path:tiny", None, None, "tiny", None))  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=20)
+@given(texts_strategy(min_tokens=1), st.integers(1, 100))
+def test_a_row_does_not_depend_on_the_texts_beside_it_nor_on_padding(texts: list[Text], budget: int) -> None:
+    """The sums are the same, in an order that depends on the batch: 1e-5 in float32."""
+    reader = tiny_model()
+    together = read_shard(reader, one_shard(texts), budget=TokenBudget(budget)).layers[1]
+    alone = [reader.read([text.token_ids])[1] for text in one_shard(texts).texts]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_the_rows_of_a_model_are_the_same_bytes_again() -> None:
+    rng = np.random.default_rng(0)
+    sae = TopKEncoder(
+        {"architecture": "topk", "k": K},
+        {
+            "W_enc": torch.randn(32, N_LATENTS),
+            "W_dec": torch.randn(N_LATENTS, 32),
+            "b_enc": torch.zeros(N_LATENTS),
+            "b_dec": torch.zeros(32),
+        },
+        "cpu",
+    )
+    shard = one_shard([Text(f"{n}", rng.integers(0, 64, n, dtype=np.int32)) for n in range(1, 30)])
+    rows = [pool_shard(tiny_model(), shard, {1: sae}, {1: 1e9}, budget=TokenBudget(64)) for _ in range(2)]
+    assert as_bytes(rows[0].features[1]) == as_bytes(rows[1].features[1])
+    assert as_bytes(rows[0].states[1]) == as_bytes(rows[1].states[1])
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_out_of_memory_halves_the_budget_for_all_later_batches() -> None:
+    texts = [Text(f"{number:02d}", [number, number + 1]) for number in range(40)]
+    reader, remembered = LookUp(too_many_tokens=20), list[int]()
+    budget = TokenBudget(64, remembered.append)
+    found = read_shard(reader, one_shard(texts), budget=budget)
+    assert [2 * len(lengths) for lengths in reader.passes] == [64, 32, 16, 16, 16, 16, 16]
+    assert remembered == [32, 16]
+    assert (budget.planned, budget.tokens) == (64, 16)
+    whole = read_shard(LookUp(), one_shard(texts), budget=TokenBudget(100))
+    assert torch.equal(found.layers[LAYER], whole.layers[LAYER])
+    read_shard(reader, one_shard(texts[:8]), budget=budget)
+    assert reader.passes[-1] == [2] * 8
+
+
+def test_a_batch_far_below_the_budget_that_does_not_fit_sets_the_budget() -> None:
+    budget = TokenBudget(10_000)
+    read_shard(
+        LookUp(too_many_tokens=6), one_shard([Text("a", [1, 2]), Text("b", [3, 4]), Text("c", [5, 6])]), budget=budget
+    )
+    assert budget.tokens == 3
+
+
+def test_memory_that_encoding_lacks_is_found_too() -> None:
+    class Narrow(TopKEncoder):
+        def _encode(self, states: torch.Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN202
+            if len(states) > 8:
+                raise torch.OutOfMemoryError
+            return super()._encode(states)
+
+    narrow = encoder()
+    narrow.__class__ = Narrow
+    shard, budget = one_shard([Text(f"{number:02d}", [number, 3]) for number in range(20)]), TokenBudget(64)
+    rows = pool_shard(LookUp(), shard, {LAYER: narrow}, {LAYER: 4.0}, budget=budget)
+    assert budget.tokens <= 8
+    assert rows.features[LAYER].equals(rows_of(LookUp(), shard.texts, budget=budget.tokens).features[LAYER])
 
 
 def test_one_text_too_large_for_the_memory_says_what_to_do() -> None:
-    class Full(LookUp):
-        def read(self, token_ids: Sequence[Sequence[int]]) -> dict[int, torch.Tensor]:  # noqa: ARG002
-            raise torch.cuda.OutOfMemoryError
-
-    (shard,) = plan_shards([Text("long", [1] * 9)], texts_per_shard=1)
-    with pytest.raises(SaerlError, match="max_tokens"):
-        read_shard(Full(), shard, token_budget=100)
+    with pytest.raises(SaerlError, match="max_tokens") as caught:
+        rows_of(LookUp(too_many_tokens=1), [Text("long", [1] * 9)], budget=100)
+    assert caught.value.code == "out_of_memory"
+    assert "long" in str(caught.value)
 
 
-def rows_from(activations: Activations, shard: Shard) -> bytes:
-    rows = pool_shard(activations, shard, {5: encoder()}, {5: 4.0})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.features[5].schema) as writer:
-        writer.write_table(rows.features[5])
-    return bytes(sink.getvalue().to_pybytes())
+# ---------------------------------------------------------------- shard after shard
 
 
-def test_rows_from_the_cache_are_the_very_rows_of_a_fresh_pass(tmp_path: Path) -> None:
-    (shard,) = plan_shards([Text(f"{i}", [i, i + 1, 3]) for i in range(9)], texts_per_shard=9)
-    reader, cache = LookUp(), ActivationCache(tmp_path)
-    fresh = read_shard(reader, shard, token_budget=12)
-    kept = cache.get_or_read(reader, shard, token_budget=12)
-    passes = reader.n_passes
-    again = cache.get_or_read(reader, shard, token_budget=12)
-    assert reader.n_passes == passes
-    assert rows_from(fresh, shard) == rows_from(kept, shard) == rows_from(again, shard)
+def extracted(
+    shards: Sequence[Shard], write: Callable[[Shard, ShardRows], None], reader: ReadsBatches | None = None
+) -> list[tuple[Shard, dict[str, float]]]:
+    found = extract_shards(
+        shards,
+        lambda _shard: reader or LookUp(),
+        {LAYER: encoder()},
+        {LAYER: 4.0},
+        budget=TokenBudget(16),
+        write=write,
+    )
+    return list(found)
 
 
-def test_a_truncated_cache_file_is_read_again(tmp_path: Path) -> None:
-    (shard,) = plan_shards([Text("a", [1, 2, 3])], texts_per_shard=1)
-    reader, cache = LookUp(), ActivationCache(tmp_path)
-    cache.get_or_read(reader, shard, token_budget=12)
-    (file,) = tmp_path.glob("*.safetensors")
-    file.write_bytes(file.read_bytes()[:-4])
-    assert cache.get(shard) is None
-    assert len(cache.get_or_read(reader, shard, token_budget=12).layers[5]) == 3
+def some_shards() -> list[Shard]:
+    return plan_shards([Text(f"{number:02d}", [number, number + 1]) for number in range(20)], texts_per_shard=4)
 
 
-def test_a_disk_that_refuses_the_cache_is_named_and_keeps_no_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_args: object) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr("saerl_assets.models.activations.save_file", full)
-    (shard,) = plan_shards([Text("a", [1, 2, 3])], texts_per_shard=1)
-    with pytest.raises(SaerlError) as caught:
-        ActivationCache(tmp_path).get_or_read(LookUp(), shard, token_budget=12)
-    assert caught.value.code == "disk_full"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_half_precision_activations_come_back_as_they_were(tmp_path: Path) -> None:
-    (shard,) = plan_shards([Text("a", [1, 2, 3])], texts_per_shard=1)
-    states = torch.randn(3, D_MODEL).bfloat16()
-    cache = ActivationCache(tmp_path)
-    cache.put(shard, Activations({5: states, 7: states * 2}))
-    kept = cache.get(shard)
-    assert kept is not None
-    assert sorted(kept.layers) == [5, 7]
-    assert kept.layers[5].dtype == torch.bfloat16
-    assert torch.equal(kept.layers[5], states)
-
-
-def test_the_sink_threshold_is_a_multiple_of_the_median_norm() -> None:
-    ordinary = torch.nn.functional.normalize(torch.randn(99, D_MODEL), dim=-1) * 2
-    sink = torch.full((1, D_MODEL), 100.0)
-    blocks = [ordinary[:50], torch.cat([ordinary[50:], sink])]
-    threshold = sink_threshold(blocks, 10.0)
-    assert threshold == pytest.approx(20.0, rel=1e-4)
-    assert len(without_sinks(blocks, threshold)) == 99
-
-
-@settings(deadline=None)
-@given(texts_strategy, st.integers(16, 200))
-def test_padding_stays_small_where_there_are_texts_to_choose_from(texts: list[Text], budget: int) -> None:
-    ordered = sorted(texts, key=lambda text: len(text.token_ids))
-    for batch in batches(ordered, budget):
-        n_tokens = sum(len(text.token_ids) for text in batch)
-        without_last = n_tokens - len(batch[-1].token_ids)
-        padded = len(batch) * len(batch[-1].token_ids)
-        assert 4 * without_last <= budget or padded - n_tokens <= MAX_PADDING_FRACTION * padded
-
-
-def test_an_empty_text_is_not_read_and_has_an_empty_row() -> None:
-    (shard,) = plan_shards([Text("a", []), Text("b", [3, 4]), Text("c", [])], texts_per_shard=3)
-    rows = pool_shard(read_shard(LookUp(), shard, token_budget=8), shard, {5: encoder()}, {5: 1e9})
-    counts = {row["text_id"]: (row["n_tokens"], len(row["feature_ids"]) > 0) for row in rows.features[5].to_pylist()}
-    assert counts == {"a": (0, False), "b": (2, True), "c": (0, False)}
+def test_shards_are_written_in_their_order_with_the_rows_of_each_alone() -> None:
+    shards, written = some_shards(), list[tuple[Shard, ShardRows]]()
+    found = extracted(shards, lambda shard, rows: written.append((shard, rows)))
+    assert [shard for shard, _ in found] == [shard for shard, _ in written] == shards
+    for shard, rows in written:
+        alone = rows_of(LookUp(), shard.texts)
+        assert as_bytes(rows.features[LAYER]) == as_bytes(alone.features[LAYER])
+        assert as_bytes(rows.states[LAYER]) == as_bytes(alone.states[LAYER])
 
 
 def test_seconds_tell_the_parts() -> None:
-    (shard,) = plan_shards([Text("b", [3, 4])], texts_per_shard=3)
-    rows = pool_shard(read_shard(LookUp(), shard, token_budget=8), shard, {5: encoder()}, {5: 1e9})
-    assert rows.seconds.keys() == {"encoding", "pooling"}
-    assert all(seconds > 0 for seconds in rows.seconds.values())
+    for _, seconds in extracted(some_shards(), lambda _shard, _rows: time.sleep(0.01)):
+        assert seconds.keys() == {"reading", "encoding", "pooling", "writing"}
+        assert all(passed > 0 for passed in seconds.values())
+        assert seconds["writing"] >= 0.01
+
+
+def test_a_shard_is_written_while_the_next_is_read_and_no_more_than_one_waits() -> None:
+    second_is_read, main = threading.Event(), threading.current_thread()
+    events: list[str] = []
+
+    class Noting(LookUp):
+        def read(self, token_ids):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            events.append("read")
+            if events.count("read") == 2:
+                second_is_read.set()
+            return super().read(token_ids)
+
+    def write(_shard: Shard, _rows: ShardRows) -> None:
+        assert threading.current_thread() is not main
+        assert second_is_read.wait(10)
+        time.sleep(0.02)
+        events.append("written")
+
+    extracted(some_shards(), write, Noting())
+    for place in range(len(events)):
+        ahead = events[: place + 1].count("read") - events[: place + 1].count("written")
+        assert ahead <= 2
+    assert events.count("read") == events.count("written") == 5
+
+
+def test_what_goes_wrong_in_writing_is_raised_and_ends_the_reading() -> None:
+    reader, shards = LookUp(), some_shards()
+
+    def write(shard: Shard, _rows: ShardRows) -> None:
+        if shard is shards[1]:
+            raise SaerlError("disk_full", "No room.", where="here", remedy="Make some.")
+
+    with pytest.raises(SaerlError, match="No room"):
+        extracted(shards, write, reader)
+    assert len(reader.passes) == 3
+
+
+def test_what_goes_wrong_in_reading_leaves_the_shard_before_written() -> None:
+    shards, written = some_shards(), list[Shard]()
+    reader = LookUp()
+    reader.tables[LAYER][10] = float("nan")
+    with pytest.raises(SaerlError, match="text_id 09"):
+        extracted(shards, lambda shard, _rows: written.append(shard), reader)
+    assert written == shards[:2]

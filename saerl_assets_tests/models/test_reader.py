@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import (
     Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
@@ -41,6 +42,9 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen3": Qwen3Config(**GROUPED, head_dim=8),
     "gemma": GemmaConfig(**GROUPED, head_dim=8),
     "gemma2": Gemma2Config(**GROUPED, head_dim=8, sliding_window=5),
+    "gemma3": Gemma3TextConfig(
+        **GROUPED, head_dim=8, sliding_window=5, layer_types=["sliding_attention", "full_attention"] * 2
+    ),
     "gpt2": GPT2Config(vocab_size=128, n_embd=32, n_layer=4, n_head=4, n_positions=64),
     "gpt_neox": GPTNeoXConfig(**COMMON, max_position_embeddings=64),
 }
@@ -56,33 +60,54 @@ def saved(folder: Path, config: PretrainedConfig) -> tuple[ModelFiles, Any]:
     return locate_model(f"path:{folder}", cache=folder, folder=folder), model
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_the_cut_off_reader_gives_the_hidden_states_of_the_full_model(tmp_path: Path, name: str) -> None:
-    files, model = saved(tmp_path / name, CONFIGS[name])
-    layers = (0, 2)
-    found = Reader.load(files, layers=layers, dtype="float32", device="cpu").read(TEXTS)
-    for layer in layers:
-        start = 0
-        for ids in TEXTS:
-            with torch.no_grad():
-                whole = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[layer + 1][0]
-            torch.testing.assert_close(found[layer][start : start + len(ids)], whole, atol=1e-5, rtol=1e-5)
-            start += len(ids)
-        assert start == len(found[layer])
-
-
-@pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_the_last_block_is_read_before_the_final_norm(tmp_path: Path, name: str) -> None:
-    files, model = saved(tmp_path / "m", CONFIGS[name])
+def hidden_states(model: Any, ids: list[int]) -> list[torch.Tensor]:  # noqa: ANN401 - any architecture
+    """The residual stream after each block, of one text alone; the last one before the final norm."""
     caught: list[torch.Tensor] = []
     blocks = next(module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
-    blocks[3].register_forward_hook(
+    hook = blocks[-1].register_forward_hook(
         lambda _module, _inputs, output: caught.append(output if isinstance(output, torch.Tensor) else output[0])
     )
     with torch.no_grad():
-        model(input_ids=torch.tensor([TEXTS[1]]))
-    found = Reader.load(files, layers=(3,), dtype="float32", device="cpu").read([TEXTS[1]])[3]
-    torch.testing.assert_close(found, caught[0][0], atol=1e-5, rtol=1e-5)
+        found = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+    hook.remove()
+    return [*(states[0] for states in found[1:-1]), caught[0][0]]
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_the_cut_off_reader_gives_the_hidden_states_of_the_full_model(tmp_path: Path, name: str) -> None:
+    files, model = saved(tmp_path / name, CONFIGS[name])
+    wanted = [hidden_states(model, ids) for ids in TEXTS]
+    found = Reader.load(files, layers=range(4), dtype="float32", device="cpu").read(TEXTS)
+    assert sorted(found) == [0, 1, 2, 3]
+    for layer in range(4):
+        texts = torch.cat([states[layer] for states in wanted])
+        torch.testing.assert_close(found[layer], texts, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_a_cut_below_the_last_block_changes_nothing_and_bfloat16_little(tmp_path: Path, name: str) -> None:
+    files, model = saved(tmp_path / name, CONFIGS[name])
+    wanted = torch.cat([hidden_states(model, ids)[2] for ids in TEXTS])
+    (found,) = Reader.load(files, layers=(2,), dtype="float32", device="cpu").read(TEXTS).values()
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    (rounded,) = Reader.load(files, layers=(2,), dtype="bfloat16", device="cpu").read(TEXTS).values()
+    assert rounded.dtype == torch.bfloat16
+    off = (rounded.float() - wanted).norm(dim=-1) / wanted.norm(dim=-1)
+    assert float(off.max()) < 0.05
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3"])
+def test_the_window_of_these_models_is_shorter_than_the_texts(tmp_path: Path, name: str) -> None:
+    """Else the tests above would say nothing about it."""
+    config = CONFIGS[name]
+    files, _ = saved(tmp_path / name, config)
+    assert config.sliding_window < len(TEXTS[1])
+    first_changed = [TEXTS[2][0], *TEXTS[1][1:]]
+    (a,) = Reader.load(files, layers=(0,), dtype="float32", device="cpu").read([TEXTS[1]]).values()
+    (b,) = Reader.load(files, layers=(0,), dtype="float32", device="cpu").read([first_changed]).values()
+    differs = (a - b).abs().amax(dim=-1) > 1e-6
+    assert differs[: config.sliding_window].all()
+    assert not differs[config.sliding_window :].any()
 
 
 def test_the_pass_ends_with_the_layer(tmp_path: Path) -> None:

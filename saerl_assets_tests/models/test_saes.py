@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.models import saes
@@ -18,70 +22,52 @@ from saerl_assets.models.saes import (
     TopKEncoder,
     check_layer,
     check_width,
-    fetch_sae,
     load_encoder,
 )
+from saerl_assets_tests.models.random_saes import ACTIVATIONS, D_IN, N_LATENTS, K, dense, saved, with_config
 from saerl_assets_tests.tiny import write_sae
-
-D_IN, N_LATENTS, K = 8, 24, 3
-ACTIVATIONS = torch.randn(50, D_IN, generator=torch.Generator().manual_seed(5)) * 3
-
-
-def saved(folder: Path, kind: str, **settings: object) -> Path:
-    """A random SAE of an architecture, written by `sae_lens`."""
-    import sae_lens
-
-    names = {"topk": "TopKSAE", "jumprelu": "JumpReLUSAE", "standard": "StandardSAE", "gated": "GatedSAE"}
-    make, configure = getattr(sae_lens, names[kind]), getattr(sae_lens, f"{names[kind]}Config")
-    config: Any = configure(d_in=D_IN, d_sae=N_LATENTS, **({"k": K} if kind == "topk" else {}), **settings)
-    sae: Any = make(config)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in sorted(sae.named_parameters()):
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-            if name == "threshold":
-                parameter.abs_()
-    sae.save_model(folder)
-    return folder
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "expected"),
+    ("kind", "choices", "expected"),
     [
         ("topk", {}, TopKEncoder),
         ("topk", {"apply_b_dec_to_input": False}, TopKEncoder),
         ("topk", {"rescale_acts_by_decoder_norm": True}, TopKEncoder),
         ("topk", {"normalize_activations": "layer_norm"}, SaeLensEncoder),
+        ("topk", {"normalize_activations": "constant_norm_rescale"}, SaeLensEncoder),
         ("topk", {"dtype": "bfloat16"}, SaeLensEncoder),
         ("jumprelu", {}, JumpReluEncoder),
         ("jumprelu", {"apply_b_dec_to_input": False}, JumpReluEncoder),
-        ("standard", {}, SaeLensEncoder),
+        ("standard", {}, JumpReluEncoder),
+        ("standard", {"normalize_activations": "layer_norm"}, SaeLensEncoder),
         ("gated", {}, SaeLensEncoder),
+        ("matching_pursuit", {"max_iterations": 3}, SaeLensEncoder),
     ],
 )
 def test_it_encodes_and_reconstructs_as_sae_lens_does(
-    tmp_path: Path, kind: str, settings: dict[str, Any], expected: type[Encoder]
+    tmp_path: Path, kind: str, choices: dict[str, Any], expected: type[Encoder]
 ) -> None:
     from sae_lens import SAE
 
-    reference: Any = SAE.load_from_disk(saved(tmp_path / "sae", kind, **settings))
+    reference: Any = SAE.load_from_disk(saved(tmp_path / "sae", kind, **choices))
     encoder = load_encoder(tmp_path / "sae", "cpu")
     assert type(encoder) is expected
     assert (encoder.d_in, encoder.n_latents, encoder.architecture) == (D_IN, N_LATENTS, kind)
+    assert encoder.k == (K if kind == "topk" else None)
     with torch.no_grad():
-        dense = reference.encode(ACTIVATIONS)
-        decoded = reference.decode(dense).float()
+        theirs = reference.encode(ACTIVATIONS)
+        decoded = reference.decode(theirs).float()
+    assert torch.equal(dense(encoder), theirs.float())  # to the bit
+    assert (theirs > 0).any()
     found = encoder.encode(ACTIVATIONS)
-    ours = torch.zeros(50, N_LATENTS)
-    ours[found.token, found.latent] = found.value
-    assert torch.equal(ours, dense.float())  # to the bit
     assert (found.value > 0).all()
     key = found.token * N_LATENTS + found.latent
     assert (key.diff() > 0).all()  # ascending by token and latent, none twice
     torch.testing.assert_close(encoder.reconstruct(ACTIVATIONS), decoded, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["topk", "jumprelu"])
+@pytest.mark.parametrize("kind", ["topk", "jumprelu", "matching_pursuit"])
 def test_blocks_do_not_change_what_is_encoded(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = load_encoder(saved(tmp_path, kind), "cpu")
     whole, reconstructed = encoder.encode(ACTIVATIONS), encoder.reconstruct(ACTIVATIONS)
@@ -99,6 +85,108 @@ def test_no_tokens_encode_to_nothing(tmp_path: Path) -> None:
     assert encoder.reconstruct(torch.zeros(0, D_IN)).shape == (0, D_IN)
 
 
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]))
+def test_every_number_format_encodes_as_its_values_in_float32(tmp_path: Path, seed: int, dtype: torch.dtype) -> None:
+    if not (tmp_path / "sae").exists():
+        write_sae(tmp_path / "sae", d_in=D_IN, k=K)
+    encoder = load_encoder(tmp_path / "sae", "cpu")
+    activations = (torch.randn(9, D_IN, generator=torch.Generator().manual_seed(seed)) * 5).to(dtype)
+    assert torch.equal(dense(encoder, activations), dense(encoder, activations.float()))
+    assert torch.equal(encoder.reconstruct(activations), encoder.reconstruct(activations.float()))
+
+
+def test_the_bias_for_tf32_takes_the_subtraction_over(tmp_path: Path) -> None:
+    encoder = load_encoder(saved(tmp_path, "topk"), "cpu")
+    assert isinstance(encoder, TopKEncoder)
+    shifted = encoder._pre_activations(ACTIVATIONS)
+    folded = torch.addmm(encoder._bias_of_unshifted, ACTIVATIONS, encoder._w_enc)
+    torch.testing.assert_close(folded, shifted, atol=1e-4, rtol=1e-4)
+
+
+def test_tf32_is_on_for_the_product_alone() -> None:
+    before, during = torch.get_float32_matmul_precision(), []
+
+    def fail() -> None:
+        with saes._tf32():
+            during.append(torch.get_float32_matmul_precision())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert during == ["high"]
+    assert torch.get_float32_matmul_precision() == before != "high"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_gpu_encodes_as_the_processor_does(tmp_path: Path, dtype: torch.dtype) -> None:
+    saved(tmp_path, "topk")
+    activations = ACTIVATIONS.to(dtype)
+    there = load_encoder(tmp_path, "cuda").encode(activations.cuda()).to(torch.device("cpu"))
+    here = load_encoder(tmp_path, "cpu").encode(activations)
+    assert torch.equal(there.latent, here.latent)
+    torch.testing.assert_close(there.value, here.value, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("model", "is_centred"), [("gpt2-small", True), ("llama-3-8b", False)])
+def test_an_sae_of_centred_weights_never_sees_the_mean(tmp_path: Path, model: str, *, is_centred: bool) -> None:
+    plain = load_encoder(saved(tmp_path, "topk"), "cpu")
+    metadata = {
+        "sae_lens_version": "6.0.0",
+        "model_name": model,
+        "model_from_pretrained_kwargs": {"center_writing_weights": True},
+    }
+    encoder = load_encoder(with_config(tmp_path, metadata=metadata), "cpu")
+    mean = ACTIVATIONS.mean(dim=1, keepdim=True)
+    seen = ACTIVATIONS - mean if is_centred else ACTIVATIONS
+    assert torch.equal(dense(encoder), dense(plain, seen))
+    rebuilt = plain.reconstruct(seen) + (mean if is_centred else 0)
+    torch.testing.assert_close(encoder.reconstruct(ACTIVATIONS), rebuilt)
+
+
+def test_what_its_makers_say_is_told(tmp_path: Path) -> None:
+    metadata = {
+        "sae_lens_version": "6.0.0",
+        "hook_name": "blocks.3.hook_resid_post",
+        "model_name": "gpt2",
+        "prepend_bos": False,
+        "l0": 17,
+    }
+    encoder = load_encoder(with_config(saved(tmp_path, "jumprelu"), metadata=metadata), "cpu")
+    assert (encoder.hook_name, encoder.model_name) == ("blocks.3.hook_resid_post", "gpt2")
+    assert (encoder.prepend_bos, encoder.l0, encoder.k) == (False, 17.0, None)
+    silent = load_encoder(with_config(tmp_path, metadata={"sae_lens_version": "6.0.0"}), "cpu")
+    assert (silent.hook_name, silent.model_name, silent.prepend_bos, silent.l0) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        ("topk", {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}}),
+        ("jumprelu", {"architecture": "jumprelu", "normalize_activations": "none"}),
+        ("standard", {}),
+    ],
+)
+def test_a_config_from_before_sae_lens_6_is_understood(tmp_path: Path, kind: str, own: dict[str, Any]) -> None:
+    saved(tmp_path, kind)
+    new = load_encoder(tmp_path, "cpu")
+    (tmp_path / "cfg.json").write_text("{}")
+    flat: dict[str, Any] = {
+        "d_in": D_IN,
+        "d_sae": N_LATENTS,
+        "dtype": "torch.float32",
+        "hook_point": "blocks.4.hook_resid_pre",
+        "model_name": "gpt2-small",
+        "normalize_activations": False,
+    }
+    with_config(tmp_path, **(flat | own))
+    old = load_encoder(tmp_path, "cpu")
+    assert torch.equal(dense(old), dense(new))
+    assert (old.architecture, old.k, old.model_name) == (kind, new.k, "gpt2-small")
+    assert (old.hook_name, old.prepend_bos) == ("blocks.4.hook_resid_pre", True)
+
+
 def test_another_width_than_the_models_is_refused(tmp_path: Path) -> None:
     encoder = load_encoder(saved(tmp_path, "topk"), "cpu")
     check_width(encoder, D_IN, "here")
@@ -113,9 +201,15 @@ def test_another_width_than_the_models_is_refused(tmp_path: Path) -> None:
         (None, 3, None),
         ("blocks.3.hook_resid_post", 3, None),
         ("blocks.4.hook_resid_pre", 3, None),
+        ("blocks.3.hook_out", 3, None),
+        ("blocks.4.hook_in", 3, None),
         ("model.layers.3", 3, None),
+        ("model.layers.3.output", 3, None),
         ("blocks.3.hook_resid_post", 4, "sae_wrong_layer"),
         ("blocks.3.hook_resid_pre", 3, "sae_wrong_layer"),
+        ("blocks.0.hook_resid_pre", 0, "sae_wrong_place"),
+        ("hook_embed", 0, "sae_wrong_place"),
+        ("blocks.3.hook_resid_mid", 3, "sae_wrong_place"),
         ("blocks.3.hook_mlp_out", 3, "sae_wrong_place"),
         ("blocks.3.attn.hook_z", 3, "sae_wrong_place"),
     ],
@@ -123,11 +217,8 @@ def test_another_width_than_the_models_is_refused(tmp_path: Path) -> None:
 def test_an_sae_of_another_layer_or_place_is_refused(
     tmp_path: Path, hook: str | None, layer: int, code: str | None
 ) -> None:
-    config = saved(tmp_path, "topk") / "cfg.json"
-    settings = json.loads(config.read_text())
-    settings["metadata"]["hook_name"] = hook
-    config.write_text(json.dumps(settings))
-    encoder = load_encoder(tmp_path, "cpu")
+    metadata = {"sae_lens_version": "6.0.0", "hook_name": hook}
+    encoder = load_encoder(with_config(saved(tmp_path, "topk"), metadata=metadata), "cpu")
     if code is None:
         check_layer(encoder, layer, "here")
         return
@@ -137,63 +228,72 @@ def test_an_sae_of_another_layer_or_place_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("damage", "code"),
+    ("changes", "words"),
     [
-        ("no folder", "sae_missing"),
-        ("no config", "sae_without_config"),
-        ("only a pickle", "sae_without_config"),
-        ("a pickle by another name", "sae_corrupt"),
-        ("truncated", "sae_corrupt"),
-        ("k is no number", "sae_corrupt"),
-        ("unknown architecture", "sae_corrupt"),
-        ("config is no JSON", "sae_corrupt"),
+        ({"architecture": "transcoder"}, "does not reconstruct what it reads"),
+        ({"architecture": "jumprelu_skip_transcoder"}, "does not reconstruct what it reads"),
+        ({"architecture": "temporal"}, "depends on the tokens before"),
+        ({"architecture": "abstopk"}, "fire in both directions"),
+        ({"architecture": "telepathic"}, "not known"),
+        ({"normalize_activations": "expected_average_only_in"}, "do not hold the scale"),
+        ({"normalize_activations": "covariance_whitening"}, "do not hold the scale"),
+        ({"activation_fn_str": "tanh-relu"}, "tanh-relu"),
     ],
 )
-def test_an_sae_that_cannot_be_read_is_named(tmp_path: Path, damage: str, code: str) -> None:
+def test_what_cannot_be_encoded_token_by_token_is_refused(
+    tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    write_sae(tmp_path / "sae")
+    with pytest.raises(SaerlError, match=words) as caught:
+        load_encoder(with_config(tmp_path / "sae", **changes), "cpu")
+    assert caught.value.code == "sae_unsupported"
+    assert str(tmp_path / "sae") in caught.value.where
+
+
+def change_weights(file: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path, Path], object]]] = {
+    "no config": ("sae_without_config", lambda config, _: config.unlink()),
+    "no weights": ("sae_without_weights", lambda _, weights: weights.unlink()),
+    "only a pickle": ("sae_without_weights", lambda _, weights: weights.rename(weights.parent / "ae.bin")),
+    "a pickle by another name": ("sae_corrupt", lambda _, weights: weights.write_bytes(b"\x80\x04cos\nsystem\n")),
+    "truncated": ("sae_corrupt", lambda _, weights: weights.write_bytes(weights.read_bytes()[:-40])),
+    "k is no number": ("sae_corrupt", lambda config, _: with_config(config.parent, k="many")),
+    "k is too large": ("sae_corrupt", lambda config, _: with_config(config.parent, k=1000)),
+    "config is no JSON": ("sae_corrupt", lambda config, _: config.write_text("{")),
+    "config is a list": ("sae_corrupt", lambda config, _: config.write_text("[]")),
+    "W_dec is of another shape": (
+        "sae_corrupt",
+        lambda _, weights: change_weights(weights, lambda found: found.update(W_dec=found["W_dec"][1:].clone())),
+    ),
+    "b_enc is of another shape": (
+        "sae_corrupt",
+        lambda _, weights: change_weights(weights, lambda found: found.update(b_enc=found["b_enc"][:1].clone())),
+    ),
+    "NaN": ("sae_not_finite", lambda _, weights: change_weights(weights, lambda found: found["b_enc"][3:].fill_(nan))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_sae_that_cannot_be_read_is_named(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "sae"
-    if damage != "no folder":
-        write_sae(folder)
-    weights, config = folder / "sae_weights.safetensors", folder / "cfg.json"
-    if damage == "no config":
-        config.unlink()
-    elif damage == "only a pickle":
-        weights.rename(folder / "ae.pt")
-    elif damage == "a pickle by another name":
-        weights.write_bytes(b"\x80\x04cos\nsystem\n")
-    elif damage == "truncated":
-        weights.write_bytes(weights.read_bytes()[:-40])
-    elif damage == "config is no JSON":
-        config.write_text("{")
-    elif damage in ("k is no number", "unknown architecture"):
-        change = {"k": "many"} if damage == "k is no number" else {"architecture": "telepathic"}
-        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    write_sae(folder)
+    code, do_damage = DAMAGES[damage]
+    do_damage(folder / "cfg.json", folder / "sae_weights.safetensors")
     with pytest.raises(SaerlError) as caught:
         load_encoder(folder, "cpu")
     assert caught.value.code == code
     assert str(folder) in caught.value.where
+    assert caught.value.remedy
 
 
-def test_sources_of_an_sae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_sae(tmp_path / "mine")
-    assert fetch_sae("path:mine", folder=tmp_path, into=tmp_path / "into") == tmp_path / "mine"
-    with pytest.raises(SaerlError, match="Write train, path:DIR or saelens:release/sae_id"):
-        fetch_sae("elsewhere:mine", folder=tmp_path, into=tmp_path / "into")
-
-    from sae_lens import SAE
-
-    asked: list[tuple[str, str]] = []
-
-    def from_pretrained(release: str, sae_id: str) -> object:
-        asked.append((release, sae_id))
-        if release == "gone":
-            raise ValueError("Release gone not found")
-        return SAE.load_from_disk(tmp_path / "mine")
-
-    monkeypatch.setattr(SAE, "from_pretrained", from_pretrained)
-    found = fetch_sae("saelens:gemma-scope/layer_3/width_16k", folder=tmp_path, into=tmp_path / "into")
-    assert asked == [("gemma-scope", "layer_3/width_16k")]
-    assert load_encoder(found, "cpu").architecture == "topk"
-    with pytest.raises(SaerlError, match="Release gone not found") as caught:
-        fetch_sae("saelens:gone/x", folder=tmp_path, into=tmp_path / "other")
-    assert caught.value.code == "hub_failed"
-    assert not (tmp_path / "other").exists()
+@pytest.mark.parametrize("place", ["nowhere", "sae/cfg.json"])
+def test_what_is_no_folder_is_refused(tmp_path: Path, place: str) -> None:
+    write_sae(tmp_path / "sae")
+    with pytest.raises(SaerlError) as caught:
+        load_encoder(tmp_path / place, "cpu")
+    assert caught.value.code == "sae_missing"

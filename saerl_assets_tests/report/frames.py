@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,26 +136,28 @@ def empty_frames() -> dict[str, pl.DataFrame]:
     }
 
 
-def a_history(n_steps: int = 60, *, layers: tuple[int, ...] = ()) -> pl.DataFrame:
-    """An SAE's training log; with a column `layer` if layers are named."""
-    steps = np.arange(1, n_steps + 1)
-    logs = []
-    for offset, layer in enumerate(layers or (15,)):
-        decay = np.exp(-steps / 12)
-        logs.append(
-            pl.DataFrame(
-                {
-                    "step": steps * 13,
-                    "tokens": steps * 13 * 1024,
-                    "loss": 900 * decay + 140 + 15 * offset,
-                    "explained_variance": 0.82 - 0.9 * decay - 0.05 * offset,
-                    "l0": np.full(n_steps, 32.0),
-                    "dead_fraction": 0.09 * (1 - decay) + 0.03 * offset,
-                }
-            ).with_columns(pl.lit(layer, dtype=pl.UInt32).alias("layer"))
-        )
-    log = pl.concat(logs)
-    return log if layers else log.drop("layer")
+def a_history(n_steps: int = 60, *, worse: int = 0) -> list[dict[str, float]]:
+    """An SAE's training log."""
+    decay = np.exp(-np.arange(1, n_steps + 1) / 12)
+    return [
+        {
+            "step": 13 * step,
+            "tokens": 13 * 1024 * step,
+            "loss": 900 * left + 140 + 15 * worse,
+            "explained_variance": 0.82 - 0.9 * left - 0.05 * worse,
+            "l0": 32.0,
+            "dead_fraction": 0.09 * (1 - left) + 0.03 * worse,
+        }
+        for step, left in enumerate(decay.tolist(), start=1)
+    ]
+
+
+def trained(histories: Mapping[int, list[dict[str, float]]]) -> pl.DataFrame:
+    """Table `sae_weights` with an SAE for each layer, and its log."""
+    return pl.concat(
+        _weights().with_columns(layer=pl.lit(layer, pl.Int64), training=pl.lit(json.dumps({"history": history})))
+        for layer, history in histories.items()
+    )
 
 
 def active_counts(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
@@ -277,7 +280,7 @@ def _weights() -> pl.DataFrame:
             "path": ["artifacts/sae/layer-15"],
             "reader_digest": [hashlib.sha256(b"reader").hexdigest()],
             "sink_threshold": [1530.0],
-            "training": [json.dumps({"tokens": 800000, "steps": 781, "loss": 142.1})],
+            "training": [json.dumps({"training_tokens": 800000, "history": a_history()})],
         }
     )
 
@@ -289,9 +292,17 @@ def _health() -> pl.DataFrame:
             "encoder_id": [name_of("encoder")],
             "explained_variance": [0.823],
             "l0": [32.0],
-            "dead_fraction": [0.091],
+            "expected_l0": [32.0],
             "n_tokens": [22_400],
             "n_sink_tokens": [268],
+            "dead_fraction": [0.091],
+            "n_tokens_encoded": [134_000],
+            "layer_profile": [[0.823 - 0.04 * abs(layer - 15) for layer in range(30)]],
+            "loss_clean": [2.31],
+            "loss_spliced": [2.52],
+            "loss_ablated": [9.8],
+            "loss_recovered": [0.972],
+            "n_tokens_predicted": [2_010],
             "verdict": ["good"],
             "explanation": ["It explains 82% of the variance, and 9% of its latents are dead."],
         }
@@ -545,7 +556,7 @@ def _artifacts() -> pl.DataFrame:
     )
 
 
-def report_inputs(frames: dict[str, pl.DataFrame], *, sae_history: pl.DataFrame | None = None) -> ReportInputs:
+def report_inputs(frames: dict[str, pl.DataFrame]) -> ReportInputs:
     """The page's inputs from the tables of a version."""
     tables_of_page = {
         field.name: frames[field.name] for field in dataclasses.fields(ReportInputs) if field.name in frames
@@ -553,5 +564,4 @@ def report_inputs(frames: dict[str, pl.DataFrame], *, sae_history: pl.DataFrame 
     return ReportInputs(
         **tables_of_page,
         generated_with="saerl-assets 0.1.0, Python 3.11",
-        sae_history=pl.DataFrame() if sae_history is None else sae_history,
     )

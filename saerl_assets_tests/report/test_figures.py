@@ -25,9 +25,9 @@ from saerl_assets.report.prompts import (
     figure_rejected_rows,
 )
 from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
-from saerl_assets.report.sae import figure_sae_health, figure_sae_weights
+from saerl_assets.report.sae import figure_layer_profile, figure_sae_health, figure_sae_weights
 from saerl_assets.report.versions import figure_version_report, figure_versions
-from saerl_assets_tests.report.frames import a_history, a_spec, active_counts, empty_frames, the_frames
+from saerl_assets_tests.report.frames import a_history, a_spec, active_counts, empty_frames, the_frames, trained
 
 Frames = dict[str, pl.DataFrame]
 
@@ -36,8 +36,9 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
     "rejected_rows": lambda of: figure_rejected_rows(of["rejected_rows"], n_rows=500),
     "label_observations": lambda of: figure_label_observations(of["label_observations"]),
     "labels": lambda of: figure_labels(of["labels"]),
-    "sae_weights": lambda of: figure_sae_weights(pl.DataFrame(), of["sae_weights"]),
+    "sae_weights": lambda of: figure_sae_weights(of["sae_weights"]),
     "sae_health": lambda of: figure_sae_health(of["sae_health"], min_explained_variance=0.5, max_dead_fraction=0.5),
+    "layer_profile": lambda of: figure_layer_profile(of["sae_health"]),
     "prompt_features": lambda of: figure_prompt_features(active_counts(of)),
     "prompt_states": lambda of: figure_prompt_states(of["prompt_states"], of["prompts"]),
     "feature_density": lambda of: figure_feature_density(of["feature_density"]),
@@ -170,11 +171,15 @@ def test_values_that_are_all_the_same_or_not_finite_are_drawn(name: str, frames:
 
 
 def test_training_curves_of_one_layer_and_of_several_are_drawn(frames: Frames) -> None:
-    weights = frames["sae_weights"]
-    check(figure_sae_weights(a_history(), weights))
-    check(figure_sae_weights(a_history(layers=(7, 15, 22)), weights))
-    check(figure_sae_weights(a_history(1), weights))
-    check(figure_sae_weights(a_history(5).with_columns(pl.lit(None, pl.Float64).alias("loss")), weights))
+    one = figure_sae_weights(trained({15: a_history()}))
+    check(one)
+    check(figure_sae_weights(trained({7: a_history(), 15: a_history(worse=1), 22: a_history(worse=2)})))
+    check(figure_sae_weights(trained({15: a_history(1)})))
+    lossless = [row | {"loss": None} for row in a_history(5)]
+    check(figure_sae_weights(trained({15: lossless})))  # type: ignore[dict-item]
+    loaded = figure_sae_weights(frames["sae_weights"].with_columns(training=pl.lit("{}")))
+    check(loaded)
+    assert loaded != one
 
 
 def test_several_layers_share_the_figures_of_health_and_density(frames: Frames) -> None:
@@ -182,6 +187,9 @@ def test_several_layers_share_the_figures_of_health_and_density(frames: Frames) 
     health = frames["sae_health"].drop("layer").join(layers, how="cross")
     poor = health.with_columns(explained_variance=pl.lit(-0.4), dead_fraction=pl.lit(0.97), verdict=pl.lit("unfit"))
     check(figure_sae_health(poor, min_explained_variance=0.5, max_dead_fraction=0.5))
+    check(figure_layer_profile(poor))
+    unmeasured = poor.with_columns(layer_profile=pl.lit([], pl.List(pl.Float64)))
+    check(figure_layer_profile(unmeasured))
     check(figure_feature_density(frames["feature_density"].drop("layer").join(layers, how="cross")))
     dead = frames["feature_density"].with_columns(pl.lit(0, pl.UInt64).alias("n_prompts"))
     check(figure_feature_density(dead))

@@ -15,7 +15,7 @@ from saerl_assets.report.inputs import ReportInputs
 from saerl_assets.report.page import render_report
 from saerl_assets.report.tables import clusters_table, prompts_table
 from saerl_assets.report.words import cut
-from saerl_assets_tests.report.frames import HOSTILE, a_history, empty_frames, report_inputs, the_frames
+from saerl_assets_tests.report.frames import HOSTILE, empty_frames, report_inputs, the_frames
 
 SECTIONS = ("summary", "data", "sae", "clusters", "difficulty", "quality", "batches", "exports", "provenance")
 VOID = {"meta", "img", "input", "br", "link"}
@@ -56,7 +56,7 @@ def inputs() -> ReportInputs:
     frames = the_frames(2000)
     long = pl.concat_str("text", pl.lit(" & <b>long</b> text" * 200))
     prompts = frames["prompts"].with_columns(pl.when(pl.col("position") < len(HOSTILE)).then("text").otherwise(long))
-    return report_inputs(frames | {"prompts": prompts}, sae_history=a_history())
+    return report_inputs(frames | {"prompts": prompts})
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_what_a_spec_says_is_escaped_too(column: str, inputs: ReportInputs) -> N
 
 
 def test_the_same_tables_give_the_same_bytes_in_any_row_order(inputs: ReportInputs, page: str) -> None:
-    ordered = {"versions", "difficulty_proxy", "quality_probe", "sae_history"}
+    ordered = {"versions", "difficulty_proxy", "quality_probe"}
     shuffled = {
         field.name: getattr(inputs, field.name).sample(fraction=1.0, shuffle=True, seed=1)
         for field in dataclasses.fields(inputs)

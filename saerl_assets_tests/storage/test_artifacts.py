@@ -28,7 +28,7 @@ def test_an_artifact_that_was_changed_is_refused(tmp_path: Path) -> None:
         store.find("sae", "0" * 64)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "of another shard", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "of another shard", "of another encoder", "missing"])
 def test_a_damaged_shard_is_computed_again(tmp_path: Path, damage: str) -> None:
     store = ShardStore(tmp_path / "shards")
     rows = {"prompt_features": pa.table({"text_id": ["a", "b"]})}
@@ -40,6 +40,14 @@ def test_a_damaged_shard_is_computed_again(tmp_path: Path, damage: str) -> None:
         file.write_bytes(file.read_bytes()[:-20])
     elif damage == "of another shard":
         file.write_bytes(store.files("prompt_features", ["two"])[0].read_bytes())
+    elif damage == "of another encoder":
+        other = ShardStore(tmp_path / "other")
+        other.write("one", rows)
+        file.write_bytes(other.files("prompt_features", ["one"])[0].read_bytes())
+    elif damage == "flipped":
+        content = bytearray(file.read_bytes())
+        content[content.index(b"ab") if b"ab" in content else 40] ^= 0xFF
+        file.write_bytes(content)
     else:
         file.unlink()
     assert not store.has("one", ["prompt_features"])

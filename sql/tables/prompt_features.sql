@@ -9,6 +9,7 @@ CREATE TABLE IF NOT EXISTS prompt_features (
   feature_ids UINTEGER[] NOT NULL,           -- latents active on at least one token, ascending
   max FLOAT[] NOT NULL,                      -- largest activation of each
   sum FLOAT[] NOT NULL,                      -- summed activation of each
+  last FLOAT[] NOT NULL,                     -- activation of each on the last token that counts, 0 where not active there
   n_active USMALLINT[] NOT NULL,             -- tokens on which each is active
   argmax_token USMALLINT[] NOT NULL          -- index of the token of the largest activation, into prompts.token_ids
 );

@@ -5,6 +5,7 @@ SELECT
   unnest(f.feature_ids) + w.feature_offset AS feature_id,
   unnest(f."max") AS max_activation,
   unnest(f."sum") AS sum_activation,
+  unnest(f."last") AS last_activation,
   unnest(f.n_active) AS n_active_tokens,
   unnest(f.argmax_token) AS argmax_token
 FROM prompts p

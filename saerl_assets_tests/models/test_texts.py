@@ -1,0 +1,58 @@
+"""Shards and batches of texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saerl_assets.models import texts as texts_module
+from saerl_assets.models.texts import MAX_PADDING_FRACTION, Text, batches, plan_shards
+from saerl_assets_tests.models.readers import texts_strategy
+
+
+@given(texts_strategy(), st.integers(1, 6), st.integers(0, 100))
+def test_shards_hold_every_text_once_whatever_the_order(texts: list[Text], size: int, seed: int) -> None:
+    shuffled = [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
+    shards = plan_shards(texts, texts_per_shard=size)
+    assert plan_shards(shuffled, texts_per_shard=size) == shards
+    found = [text.text_id for shard in shards for text in shard.texts]
+    assert sorted(found) == sorted(text.text_id for text in texts)
+    assert [len(shard.texts) for shard in shards[:-1]] == [size] * (len(shards) - 1)
+    assert len({shard.shard_id for shard in shards}) == len(shards)
+    for shard in shards:
+        lengths = [len(text.token_ids) for text in shard.texts]
+        assert lengths == sorted(lengths)
+
+
+def test_a_shard_is_named_by_what_decides_its_rows() -> None:
+    (shard,) = plan_shards([Text("a", [1, 2])], texts_per_shard=2)
+    (same,) = plan_shards([Text("a", np.array([1, 2], dtype=np.int32))], texts_per_shard=9)
+    (other,) = plan_shards([Text("a", [1, 2], first_pooled=1)], texts_per_shard=2)
+    assert shard.shard_id == same.shard_id != other.shard_id
+
+
+def test_long_texts_make_shards_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts_module, "MAX_SHARD_TOKENS", 10)
+    texts = [Text(f"{number}", [1] * n_tokens) for number, n_tokens in enumerate([4, 6, 1, 30, 2, 2])]
+    shards = plan_shards(texts, texts_per_shard=3)
+    assert [sorted(text.text_id for text in shard.texts) for shard in shards] == [["0", "1"], ["2"], ["3"], ["4", "5"]]
+
+
+def test_no_texts_make_no_shards() -> None:
+    assert plan_shards([], texts_per_shard=3) == []
+
+
+@settings(deadline=None)
+@given(texts_strategy(), st.integers(1, 200))
+def test_batches_keep_to_the_budget_and_to_little_padding(texts: list[Text], budget: int) -> None:
+    ordered = sorted(texts, key=lambda text: len(text.token_ids))
+    found = list(batches(ordered, budget))
+    assert [text for batch in found for text in batch] == ordered
+    for batch in found:
+        n_tokens = sum(len(text.token_ids) for text in batch)
+        longest = len(batch[-1].token_ids)
+        padded = len(batch) * longest
+        assert padded <= budget or len(batch) == 1
+        assert 4 * (n_tokens - longest) <= budget or padded - n_tokens <= MAX_PADDING_FRACTION * padded

@@ -426,7 +426,7 @@ def test_a_parent_cannot_be_deleted_before_its_children(tiny_world: TinyWorld, b
     assert "Delete child-v1 first" in told
     assert not built.warehouse().rows("prompts").is_empty()
     saerl("delete", "child-v1", "--yes")
-    assert built.warehouse().rows("prompt_features").height == N_PROMPTS, "what the parent uses stays"
+    assert built.warehouse().rows("prompt_features").height == 2 * N_PROMPTS, "what the parent uses stays"
     saerl("delete", KEY, "--yes")
     assert built.warehouse().rows("prompt_features").is_empty()
 

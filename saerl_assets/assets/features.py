@@ -36,13 +36,14 @@ def extraction(
     compute: ComputeResource,
     prompts: pl.DataFrame,
     sae_weights: pl.DataFrame,
+    control_saes: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[ShardFiles]]:
     """One pass of the reader over the texts that its encoders have not read yet; everything else is reused.
 
     Killed anywhere and run again, it computes only the missing shards.
     """
     reading = Reading(home, compute, context.partition_key, context.log.info)
-    done = extract(reading, prompts, sae_weights, progress_lines(context.log.info, "reading"))
+    done = extract(reading, prompts, sae_weights, control_saes, progress_lines(context.log.info, "reading"))
     yield dg.MaterializeResult(
         asset_key="prompt_features",
         value=done.features,

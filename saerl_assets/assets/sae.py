@@ -1,4 +1,4 @@
-"""Assets `sae_weights` and `sae_health`: the sparse autoencoders of a version, and whether they fit it.
+"""Assets `sae_weights`, `sae_health`, `control_saes`: a version's sparse autoencoders, their fit, and their controls.
 
 Belongs here: obtaining one SAE per layer and measuring it on the version's own prompts. Does not belong here: training
 and loading.
@@ -10,8 +10,9 @@ import dagster as dg
 import polars as pl
 
 from saerl_assets.assets.rooms import GPU_POOL, table_asset
-from saerl_assets.report.sae import figure_layer_profile, figure_sae_health, figure_sae_weights
+from saerl_assets.report.sae import figure_control_saes, figure_layer_profile, figure_sae_health, figure_sae_weights
 from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.control_saes import make_controls
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
 from saerl_assets.resources.progress import progress_lines
@@ -78,4 +79,22 @@ def sae_health(
             "figure": picture(figure_sae_health(health, **limits), "the SAE against its limits"),
             "layers": picture(figure_layer_profile(health), "the SAE at every layer of the model"),
         },
+    )
+
+
+@table_asset("features", "torch", pool=GPU_POOL)
+def control_saes(
+    context: dg.AssetExecutionContext,
+    home: HomeResource,
+    compute: ComputeResource,
+    prompts: pl.DataFrame,
+    sae_weights: pl.DataFrame,
+    sae_health: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """One row per layer: an SAE of random weights, as wide and as active, to show what training one adds."""
+    reading = Reading(home, compute, context.partition_key, context.log.info)
+    progress = progress_lines(context.log.info, "control")
+    controls = make_controls(reading, prompts, sae_weights, sae_health, progress)
+    return dg.MaterializeResult(
+        value=controls, metadata={"figure": picture(figure_control_saes(controls), "SAEs of random weights")}
     )

@@ -1,4 +1,4 @@
-"""How well a score agrees with a label: rank correlation, R2, area under the ROC curve, Brier score.
+"""How well a score agrees with a label: rank correlation, R2, area under the ROC curve, Brier score, macro F1.
 
 Belongs here: the measures, each undefined (None) where its definition has no answer, and their means over
 folds. Does not belong here: what is scored, and verdicts.
@@ -33,6 +33,46 @@ def spearman(score: Doubles, label: Doubles) -> float | None:
     a, b = a - a.mean(), b - b.mean()
     # Sums instead of dot products: numpy's own order of addition, whatever BLAS is installed.
     return float(np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b)))
+
+
+def partial_spearman(score: Doubles, label: Doubles, held: Doubles) -> float | None:
+    """Spearman's correlation of score and label with a third quantity held fixed.
+
+    The correlation of their ranks once what the ranks of `held` explain linearly is taken out of both; None where one
+    of them is left without variation.
+    """
+    both = spearman(score, label)
+    a, b = spearman(score, held) or 0.0, spearman(label, held) or 0.0
+    rest = (1 - a**2) * (1 - b**2)
+    return (both - a * b) / float(np.sqrt(rest)) if both is not None and rest > 1e-12 else None
+
+
+def rank_auroc(score: Doubles, is_correct: Doubles) -> float | None:
+    """Area under the ROC curve by the rank sum (Mann and Whitney, Ann. Math. Stat. 18(1), 1947), ties counted half.
+
+    Args:
+        score: float64 [n].
+        is_correct: float64 [n], 0 or 1.
+
+    Returns:
+        The area in [0, 1]; None if all are of one class.
+    """
+    from scipy.stats import rankdata
+
+    n_correct = int(is_correct.sum())
+    n_wrong = len(is_correct) - n_correct
+    if not n_correct or not n_wrong:
+        return None
+    rank_sum = float(rankdata(score)[is_correct == 1].sum())
+    return (rank_sum - n_correct * (n_correct + 1) / 2) / (n_correct * n_wrong)
+
+
+def macro_f1(found: NDArray[np.int64], truth: NDArray[np.int64], n_classes: int) -> float:
+    """F1 of every class that is there, averaged: int64 [n] classes found and true, below `n_classes`."""
+    hits = np.bincount(truth[found == truth], minlength=n_classes)
+    there = np.bincount(truth, minlength=n_classes)
+    total = there + np.bincount(found, minlength=n_classes)
+    return float(np.mean(2 * hits[there > 0] / total[there > 0]))
 
 
 def auroc(score: Doubles, share: Doubles, weight: Doubles) -> float | None:

@@ -208,6 +208,19 @@ class QualitySpec(Section):
     tokens on which it is active) or `binary` (active at all)."""
 
 
+class EvidenceSpec(Section):
+    """Evidence: what each signal is worth against cheap baselines, on every label that the version has."""
+
+    random_sae: bool = True
+    """Read the prompts with an SAE of random weights too, as a control; it costs one more encoding."""
+    min_labels: Annotated[int, Field(ge=20)] = 50
+    """A label known for fewer training prompts is not measured."""
+    max_labels: Annotated[int, Field(ge=20)] = 2000
+    """Measure on so many labelled prompts at most, chosen by hash; the cost grows with the cube."""
+    n_bootstrap: Annotated[int, Field(ge=20)] = 300
+    """Samples that the intervals come from."""
+
+
 class BatchSpec(Section):
     """The order: how scores become batches."""
 
@@ -278,6 +291,8 @@ class VersionSpec(Section):
     """Difficulty."""
     quality: QualitySpec = QualitySpec()
     """Quality."""
+    evidence: EvidenceSpec = EvidenceSpec()
+    """What the signals are worth."""
     batches: BatchSpec = BatchSpec()
     """The order."""
     exports: ExportSpec = ExportSpec()

@@ -29,7 +29,7 @@ from saerl_assets.models.pooling import (
     states_table,
 )
 from saerl_assets.models.saes import Encoder
-from saerl_assets.models.texts import Shard, Text, TokenIds, batch_end
+from saerl_assets.models.texts import Shard, Text, TokenIds, batches
 
 Made = TypeVar("Made")
 
@@ -47,6 +47,8 @@ class ShardRows:
 
     features: dict[int, pa.Table]
     states: dict[int, pa.Table]
+    controls: dict[int, pa.Table] = field(default_factory=dict)
+    """What control encoders make of the same tokens, like `features`."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of the device for `reading`, `encoding` and `pooling`."""
 
@@ -87,9 +89,10 @@ def pool_shard(
     sink_thresholds: Mapping[int, float],
     *,
     budget: TokenBudget,
+    controls: Mapping[int, Encoder] | None = None,
 ) -> ShardRows:
     """Reads, encodes and pools a shard's texts; see `extract_shards`, which does it for many."""
-    return _Pooled(source, shard, encoders, sink_thresholds, budget).rows()
+    return _Pooled(source, shard, encoders, controls or {}, sink_thresholds, budget).rows()
 
 
 def extract_shards(
@@ -100,6 +103,7 @@ def extract_shards(
     *,
     budget: TokenBudget,
     write: Callable[[Shard, ShardRows], None],
+    controls: Mapping[int, Encoder] | None = None,
 ) -> Iterator[tuple[Shard, dict[str, float]]]:
     """Reads, encodes and pools shard after shard; a shard is turned into tables and written while the next is read.
 
@@ -118,6 +122,7 @@ def extract_shards(
         sink_thresholds: By layer the norm above which a token is a sink.
         budget: Tokens in one pass.
         write: Keeps a shard's rows. It is called from another thread, for one shard after the other in their order.
+        controls: By layer another SAE, whose features are wanted too.
 
     Yields:
         Each shard once it is written, with seconds by part: `reading`, `encoding` and `pooling` on the device, and
@@ -137,12 +142,15 @@ def extract_shards(
     with ThreadPoolExecutor(1, thread_name_prefix="shards") as background:
         in_flight: Future[tuple[Shard, dict[str, float]]] | None = None
         for shard in shards:
-            pooled = _Pooled(source(shard), shard, encoders, sink_thresholds, budget)
+            pooled = _Pooled(source(shard), shard, encoders, controls or {}, sink_thresholds, budget)
             if in_flight is not None:
                 yield in_flight.result()
             in_flight = background.submit(finish, pooled)
         if in_flight is not None:
             yield in_flight.result()
+
+
+_OfBatch = tuple[FeatureRows, StateRows, torch.Tensor, FeatureRows | None]
 
 
 class _Pooled:
@@ -153,11 +161,13 @@ class _Pooled:
         source: ReadsBatches | Activations,
         shard: Shard,
         encoders: Mapping[int, Encoder],
+        controls: Mapping[int, Encoder],
         sink_thresholds: Mapping[int, float],
         budget: TokenBudget,
     ) -> None:
         self.shard = shard
-        self._source, self._encoders, self._sink_thresholds = source, encoders, sink_thresholds
+        self._source, self._encoders, self._controls = source, encoders, controls
+        self._sink_thresholds = sink_thresholds
         self._watch = Stopwatch(next(iter(encoders.values())).device)
         self._batches = list(_in_batches(shard.texts, budget, self._pool))
         self._watch.mark("pooling")
@@ -166,15 +176,17 @@ class _Pooled:
         """The rows, once the device has come so far."""
         seconds = {"reading": 0.0, "encoding": 0.0, "pooling": 0.0} | self._watch.seconds()
         ids = [text.text_id for text in self.shard.texts]
-        rows = ShardRows({}, {}, seconds)
+        rows = ShardRows({}, {}, seconds=seconds)
         for layer in self._encoders:
-            features, states, finite = zip(*(batch[layer] for batch in self._batches), strict=True)
+            features, states, finite, control = zip(*(batch[layer] for batch in self._batches), strict=True)
             _check_finite(torch.cat(finite), layer, self.shard)
             rows.features[layer], rows.states[layer] = features_table(ids, features), states_table(ids, states)
+            if layer in self._controls:
+                rows.controls[layer] = features_table(ids, control)
         return rows
 
     @torch.inference_mode()
-    def _pool(self, batch: Sequence[Text], start: int) -> dict[int, tuple[FeatureRows, StateRows, torch.Tensor]]:
+    def _pool(self, batch: Sequence[Text], start: int) -> dict[int, _OfBatch]:
         lengths = np.array([len(text.token_ids) for text in batch])
         first_pooled = np.array([text.first_pooled for text in batch])
         if isinstance(self._source, Activations):
@@ -194,7 +206,13 @@ class _Pooled:
             self._watch.mark("encoding")
             features = pool_features(sparse, encoder.n_latents, texts)
             dense = pool_states(states, kept_states, texts)
-            found[layer] = (on_host(features), on_host(dense), to_host(torch.isfinite(norms)))
+            self._watch.mark("pooling")
+            control = None
+            if layer in self._controls:
+                encoded = self._controls[layer].encode(kept_states)
+                control = on_host(pool_features(encoded, self._controls[layer].n_latents, texts))
+                self._watch.mark("control")
+            found[layer] = (on_host(features), on_host(dense), to_host(torch.isfinite(norms)), control)
             self._watch.mark("pooling")
         return found
 
@@ -211,15 +229,15 @@ def _in_batches(
     """
     start = n_tokens = 0
     while start < len(texts):
-        batch = texts[start : batch_end(texts, start, budget.tokens)]
-        made = _unless_out_of_memory(batch, n_tokens, work)
-        if made is None:
-            budget.shrink(len(batch) * len(batch[-1].token_ids))
-            release_memory()
-            continue
-        yield made[0]
-        start += len(batch)
-        n_tokens += sum(len(text.token_ids) for text in batch)
+        for batch in batches(texts[start:], budget.tokens):
+            made = _unless_out_of_memory(batch, n_tokens, work)
+            if made is None:
+                budget.shrink(len(batch) * len(batch[-1].token_ids))
+                release_memory()
+                break
+            yield made[0]
+            start += len(batch)
+            n_tokens += sum(len(text.token_ids) for text in batch)
 
 
 def _unless_out_of_memory(

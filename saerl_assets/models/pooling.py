@@ -33,9 +33,7 @@ class PackedTexts:
     place_of_token: torch.Tensor
     """Index of each token within its text, int64 [n_tokens]."""
     last_token: torch.Tensor
-    """Index of each text's last token, int64 [n_texts]; -1 in a text without tokens."""
-    last_in_scope: torch.Tensor
-    """Index of the last token that is pooled over unless it is a sink, int64 [n_texts]; -1 where there is none."""
+    """Index of each text's last token, int64 [n_texts]; -1 in a text without tokens. It is in scope where any is."""
     n_in_scope: torch.Tensor
     """Tokens that are pooled over unless they are sinks, int64 [n_texts]."""
     kept: torch.Tensor
@@ -58,7 +56,6 @@ class PackedTexts:
         ends = lengths.cumsum()
         text = np.repeat(np.arange(len(lengths)), lengths)
         place = np.arange(len(text)) - (ends - lengths)[text]
-        last = np.where(lengths > 0, ends - 1, -1)
         n_in_scope = np.maximum(lengths - first_in_scope, 0)
         device = norms.device
         text_of_token = to_device(text, device)
@@ -67,8 +64,7 @@ class PackedTexts:
         return cls(
             text_of_token,
             to_device(place, device),
-            to_device(last, device),
-            to_device(np.where(n_in_scope > 0, last, -1), device),
+            to_device(np.where(lengths > 0, ends - 1, -1), device),
             to_device(n_in_scope, device),
             is_kept.nonzero().flatten(),
             counts.index_add_(0, text_of_token, is_kept.long()),
@@ -120,7 +116,7 @@ def on_host(rows: Rows) -> Rows:
 def pool_features(sparse: SparseActivations, n_latents: int, texts: PackedTexts) -> FeatureRows:
     """One row per text: its active latents with their largest, summed and last activation, and their tokens.
 
-    `last` is the activation on the last token in scope: 0 where the latent is not active there, or where that token is
+    `last` is the activation on the text's last token: 0 where the latent is not active there, or where that token is
     a sink. Of several tokens with the largest activation, `argmax_token` is the first.
 
     Args:
@@ -145,8 +141,7 @@ def pool_features(sparse: SparseActivations, n_latents: int, texts: PackedTexts)
     n_maxima_before = is_maximum.cumsum(0) - is_maximum.long()
     first_maximum = is_maximum.nonzero().flatten().index_select(0, n_maxima_before.index_select(0, ends - counts))
     text = entries // n_latents
-    last_token = token.index_select(0, ends - 1)
-    is_on_last = last_token == texts.last_in_scope.index_select(0, text)
+    is_on_last = token.index_select(0, ends - 1) == texts.last_token.index_select(0, text)
     n_features = torch.zeros(n_texts, dtype=torch.int32, device=text.device)
     return FeatureRows(
         n_tokens=texts.n_kept.int(),

@@ -75,7 +75,9 @@ def save_finished(sae: Any, folder: Path, recipe: str, history: list[HistoryRow]
     """Writes the SAELens directory that inference reads."""
     sae.cfg.device = "cpu"  # where it was trained is no property of it
     with new_folder(folder) as place:
-        sae.save_inference_model(str(place / SAE_FOLDER))
+        _, config = sae.save_inference_model(str(place / SAE_FOLDER))
+        # sae_lens writes the fields in the order of a set, which is another one in every process
+        config.write_text(json.dumps(json.loads(config.read_text()), sort_keys=True, indent=1))
         (place / RECORD_FILE).write_text(json.dumps({"recipe": recipe, "history": history}))
 
 

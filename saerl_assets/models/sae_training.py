@@ -1,21 +1,21 @@
 """Training a sparse autoencoder on a version's own activations, with `sae_lens`'s trainer.
 
-Belongs here: the data order and the settings that make training work at small budgets. Does not belong here:
-the trainer and the losses, which are `sae_lens`'s; the step's arithmetic (sparse_training); what is on disk
-(sae_checkpoints).
+Belongs here: the loop, what it refuses and what it tells. Does not belong here: the trainer and the losses, which are
+`sae_lens`'s; the settings that make training work at small budgets (training_setup); the order of the data
+(token_stream); what is on disk (sae_checkpoints).
 """
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
-from torch.nn.functional import normalize
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress, silent
@@ -29,16 +29,9 @@ from saerl_assets.models.sae_checkpoints import (
     save_checkpoint,
     save_finished,
 )
+from saerl_assets.models.token_stream import TokenOrder, measure_spread
+from saerl_assets.models.training_setup import N_THRESHOLD_BATCHES, initial_sae, make_trainer, ready_for_inference
 
-DEAD_WINDOW_FRACTION = 0.05
-"""Share of the run after which a latent that has not fired counts as dead. The auxiliary loss revives only
-dead ones, so a window near the length of the run revives none: with `sae_lens`'s default of 1,000 steps 62%
-died in 500 steps."""
-WARM_UP_FRACTION, DECAY_FRACTION = 0.05, 0.3
-DECODER_NORM = 0.1
-TIE_BREAKING_NOISE = 0.01
-"""Length of the noise on unit rows of the decoder: tokens that begin many prompts are otherwise the same
-latent twice."""
 N_CHECKPOINTS = 8
 N_HISTORY_ROWS = 60
 HISTORY_SCHEMA = {
@@ -57,8 +50,7 @@ class TrainedSae:
 
     folder: Path
     history: pl.DataFrame
-    """HISTORY_SCHEMA, measured on training batches; dead are the latents that were silent for
-    DEAD_WINDOW_FRACTION."""
+    """HISTORY_SCHEMA, measured on training batches; dead are the latents that were silent for the dead window."""
 
 
 def train_sae(
@@ -73,8 +65,8 @@ def train_sae(
 ) -> TrainedSae:
     """Trains one SAE.
 
-    Killed and started again with the same arguments it goes on from its last checkpoint and ends with the
-    same bytes. If it had finished, it is found again.
+    Killed and started again with the same arguments it goes on from its last checkpoint and ends with the same bytes.
+    If it had finished, it is found again.
 
     Args:
         activations: [n_tokens, d_in], attention sinks left out, on the processor.
@@ -86,42 +78,18 @@ def train_sae(
         progress: Told tokens, loss, explained variance, L0 and dead fraction.
 
     Raises:
-        SaerlError: `too_few_tokens`.
+        SaerlError: `too_few_tokens`, `k_too_large`, `activations_not_finite`, `activations_constant`,
+            `training_diverged`.
     """
-    if len(activations) <= 1:
-        problem = f"There are {len(activations)} tokens to train an SAE on."
-        remedy = "Add prompts, or load an SAE: sae.source = 'path:DIR'."
-        raise SaerlError("too_few_tokens", problem, where="sae.source", remedy=remedy)
+    _check(activations, spec)
     recipe, finished = recipe_digest(activations, spec, layer, seed), folder / "finished"
     history = read_history(finished, recipe)
     if history is None:
         sae, history = _trained(activations, spec, layer, seed, folder, recipe, device, progress)
         save_finished(sae, finished, recipe, history)
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint, ignore_errors=True)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
     return TrainedSae(finished / SAE_FOLDER, pl.DataFrame(history, schema=HISTORY_SCHEMA))
-
-
-class TokenOrder(Iterator[torch.Tensor]):
-    """Batches of tokens, shuffled anew every pass over them: the data provider of `sae_lens`'s trainer.
-
-    Each batch is a function of the seed and its number, so a resumed run sees the batches that an undisturbed
-    one would.
-    """
-
-    def __init__(self, activations: torch.Tensor, batch_tokens: int, seed: int, first_step: int = 0) -> None:
-        self._activations, self._batch_tokens, self._seed = activations, batch_tokens, seed
-        self._step = first_step
-        self._shuffled: tuple[int, torch.Tensor] = (-1, torch.zeros(0))
-
-    def __next__(self) -> torch.Tensor:
-        turn, place = divmod(self._step, len(self._activations) // self._batch_tokens)
-        if turn != self._shuffled[0]:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + turn)
-            self._shuffled = turn, torch.randperm(len(self._activations), generator=generator)
-        self._step += 1
-        chosen = self._shuffled[1][place * self._batch_tokens : (place + 1) * self._batch_tokens]
-        return self._activations[chosen].float()
 
 
 def _trained(
@@ -135,20 +103,14 @@ def _trained(
     progress: Progress,
 ) -> tuple[Any, list[HistoryRow]]:
     """The finished SAE of `sae_lens`, and its history."""
-    # Scaled so that a token lies sqrt(d_in) from the mean on average, and folded back into the weights
-    # afterwards, with sae_lens's own means: the learning rate then fits every model. (sae_lens measures from
-    # 0 instead, where a model whose mean is large leaves training next to nothing to see.)
-    mean = activations.mean(dim=0, dtype=torch.float32)
-    scale = activations.shape[1] ** 0.5 / float((activations.float() - mean).norm(dim=-1).mean().clamp(min=1e-6))
+    spread = measure_spread(activations, where=f"layer {layer}")
     batch_tokens = min(spec.batch_tokens, len(activations))
     n_steps = max(spec.training_tokens // batch_tokens, 1)
 
     def fresh() -> Any:  # noqa: ANN401 - sae_lens's own class
-        sae = _initial_sae(activations, spec, n_steps=n_steps, seed=seed, scale=scale, device=device)
+        sae = initial_sae(activations, spread, spec, seed=seed, device=device)
         sae.cfg.metadata.hook_name = f"blocks.{layer}.hook_resid_post"
-        trainer = _trainer(sae, spec, n_steps, batch_tokens, device)
-        trainer.activation_scaler.scaling_factor = scale
-        return trainer
+        return make_trainer(sae, spec, spread, n_steps=n_steps, batch_tokens=batch_tokens, device=device)
 
     trainer = fresh()
     try:
@@ -157,9 +119,25 @@ def _trained(
         trainer, history = fresh(), []
     trainer.data_provider = TokenOrder(activations, batch_tokens, seed, trainer.n_training_steps)
     _run(trainer, n_steps, folder, recipe, history, progress)
-    trainer.sae.fold_activation_norm_scaling_factor(scale)
     trainer.set_final_sae_metadata()
+    ready_for_inference(trainer.sae, spread.scale, islice(trainer.data_provider, N_THRESHOLD_BATCHES))
     return trainer.sae, history
+
+
+def _check(activations: torch.Tensor, spec: SaeSpec) -> None:
+    if len(activations) <= 1:
+        problem = f"There are {len(activations)} tokens to train an SAE on."
+        remedy = "Add prompts, or load an SAE: sae.source = 'path:DIR'."
+        raise SaerlError("too_few_tokens", problem, where="sae.source", remedy=remedy)
+    if spec.k >= spec.n_latents:
+        problem = f"An SAE of {spec.n_latents:,} latents of which {spec.k:,} are active is not sparse."
+        raise SaerlError("k_too_large", problem, where="sae.k", remedy="Set sae.k below sae.n_latents.")
+
+
+def _check_loss(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        remedy = "Lower sae.learning_rate, to a third for a start."
+        raise SaerlError("training_diverged", f"The loss is {loss} at step {step:,}.", where="sae", remedy=remedy)
 
 
 def _run(
@@ -178,87 +156,17 @@ def _run(
         step = trainer.n_training_steps
         if step % measure_every == 0 or step == n_steps:
             history.append(_measure(trainer, output))
+            _check_loss(history[-1]["loss"], step)
             n_tokens = trainer.cfg.total_training_samples
             progress(trainer.n_training_samples, n_tokens, unit="training tokens", note=_in_words(history[-1]))
         if step % save_every == 0 and step < n_steps:
             save_checkpoint(trainer, folder, recipe, history)
 
 
-def _initial_sae(
-    activations: torch.Tensor, spec: SaeSpec, *, n_steps: int, seed: int, scale: float, device: str
-) -> Any:  # noqa: ANN401 - sae_lens's own class
-    """A training SAE whose bias is the data's mean and whose decoder rows point at data.
-
-    From rows that point at random it takes four times the tokens to the same explained variance, and more
-    latents die.
-    """
-    from saerl_assets.models.sparse_training import DENSE_KINDS, SPARSE_KINDS
-
-    make, configure = (DENSE_KINDS if device.startswith("mps") else SPARSE_KINDS)[spec.architecture]
-    generator = torch.Generator().manual_seed(seed)
-    more = {"topk_threshold_lr": _threshold_rate(n_steps)} if spec.architecture == "batchtopk" else {}
-    sae = make(
-        configure(
-            d_in=activations.shape[1],
-            d_sae=spec.n_latents,
-            k=spec.k,
-            normalize_activations="expected_average_only_in",
-            decoder_init_norm=DECODER_NORM,
-            device=device,
-            dtype="float32",
-            **more,
-        )
-    )
-    mean = activations.mean(dim=0, dtype=torch.float32) * scale
-    chosen = torch.randperm(len(activations), generator=generator)[torch.arange(spec.n_latents) % len(activations)]
-    noise = torch.randn((spec.n_latents, activations.shape[1]), generator=generator)
-    rows = normalize(activations[chosen].float() * scale - mean, dim=-1)
-    rows = normalize(rows + TIE_BREAKING_NOISE * normalize(noise, dim=-1), dim=-1) * DECODER_NORM
-    with torch.no_grad():
-        sae.b_dec.copy_(mean)
-        sae.W_dec.copy_(rows)
-        sae.W_enc.copy_(rows.T)
-    return sae
-
-
-def _threshold_rate(n_steps: int) -> float:
-    """Rate at which BatchTopK's threshold for inference follows the batches: it arrives within the run.
-
-    It starts at 0; with `sae_lens`'s 0.01 an SAE of k = 32 had an L0 of 402 after 48 steps.
-    """
-    return min(max(20 / n_steps, 0.01), 0.5)
-
-
-def _trainer(sae: Any, spec: SaeSpec, n_steps: int, batch_tokens: int, device: str) -> Any:  # noqa: ANN401
-    from sae_lens import SAETrainer
-    from sae_lens.config import LoggingConfig, SAETrainerConfig
-
-    warm_up_steps = int(n_steps * WARM_UP_FRACTION)
-    return SAETrainer(
-        SAETrainerConfig(
-            total_training_samples=n_steps * batch_tokens,
-            train_batch_size_samples=batch_tokens,
-            device=device,
-            lr=spec.learning_rate,
-            lr_end=spec.learning_rate / 10,
-            lr_warm_up_steps=warm_up_steps if warm_up_steps > 1 else 0,
-            lr_decay_steps=int(n_steps * DECAY_FRACTION),
-            dead_feature_window=max(int(n_steps * DEAD_WINDOW_FRACTION), 1),
-            feature_sampling_window=n_steps + 1,
-            n_checkpoints=0,
-            checkpoint_path=None,
-            save_final_checkpoint=False,
-            logger=LoggingConfig(log_to_wandb=False),
-        ),
-        sae,
-        iter(()),
-    )
-
-
 @torch.no_grad()
 def _measure(trainer: Any, output: Any) -> HistoryRow:  # noqa: ANN401 - sae_lens's own classes
     residual = (output.sae_in - output.sae_out).pow(2).sum()
-    variance = (output.sae_in - output.sae_in.mean(dim=0)).pow(2).sum()
+    variance = (output.sae_in - output.sae_in.mean(dim=0)).pow(2).sum().clamp(min=1e-12)
     return {
         "step": trainer.n_training_steps,
         "tokens": trainer.n_training_samples,

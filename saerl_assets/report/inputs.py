@@ -34,6 +34,9 @@ class ReportInputs:
     feature_density: pl.DataFrame
     clusters: pl.DataFrame
     cluster_assignments: pl.DataFrame
+    signal_evidence: pl.DataFrame
+    evidence_curve: pl.DataFrame
+    evidence_verdicts: pl.DataFrame
     difficulty_scores: pl.DataFrame
     difficulty_proxy: pl.DataFrame
     quality_probe: pl.DataFrame

@@ -115,6 +115,26 @@ def figure_sae_health(health: pl.DataFrame, *, min_explained_variance: float, ma
     return png(drawn)
 
 
+def figure_control_saes(controls: pl.DataFrame) -> bytes:
+    """What the controls are, in words.
+
+    Args:
+        controls: Table `control_saes`.
+
+    Returns:
+        PNG bytes.
+    """
+    if controls.is_empty():
+        return message("There is no control", "Set evidence.random_sae = true to see what training an SAE adds.")
+    rows = [
+        (f"layer {row['layer']}", f"{row['n_latents']:,} random directions, {row['k']} active on a token")
+        for row in controls.sort("layer").head(12).iter_rows(named=True)
+    ]
+    return facts(
+        f"{count(controls.height, 'SAE')} of random weights", rows, note="read beside the SAE, on the same tokens"
+    )
+
+
 def figure_layer_profile(health: pl.DataFrame) -> bytes:
     """How much of the variance each SAE explains at every block of the model; its own should be the highest.
 

@@ -1,6 +1,7 @@
 """Tables of scores: how they rank, which prompts they call easy or hard, which ones they drop.
 
-Belongs here: difficulty and quality. Does not belong here: HTML, which escapes every text that comes from here.
+Belongs here: evidence, difficulty and quality. Does not belong here: HTML, which escapes every
+text that comes from here.
 """
 
 from __future__ import annotations
@@ -35,6 +36,42 @@ def extremes_table(inputs: ReportInputs, *, hardest: bool, n: int = 6) -> Table:
         columns(Column("difficulty", "number"), Column("prompt", "long")),
         rows(shown),
     )
+
+
+def evidence_table(inputs: ReportInputs) -> Table:
+    """Every label and predictor with its intervals."""
+    shown = [
+        cells(
+            row["label"],
+            row["predictor"].replace("_", " "),
+            row["measure"].replace("_", " "),
+            number(row["value"], known(row["value"])),
+            _between(row["low"], row["high"]),
+            number(row["given_length"], known(row["given_length"])),
+            _between(row["over_length_low"], row["over_length_high"]),
+            _between(row["over_dense_low"], row["over_dense_high"]),
+        )
+        for row in inputs.signal_evidence.sort("label", "predictor").iter_rows(named=True)
+    ]
+    return Table(
+        "evidence-table",
+        "What foretells which label how well, on prompts that were not learned from",
+        columns(
+            "label",
+            "predictor",
+            "measure",
+            Column("value", "number"),
+            Column("95% interval"),
+            Column("given length", "number", "Partial rank correlation with the token count held fixed."),
+            Column("minus length", hint="95% interval of the difference to prompt length, on the same prompts."),
+            Column("minus dense", hint="95% interval of the difference to the mean hidden state."),
+        ),
+        rows(shown),
+    )
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def proxy_table(inputs: ReportInputs) -> Table:

@@ -16,6 +16,7 @@ from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metr
 from saerl_assets.report.blocks import Block, Code, FactList, picture
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_clusters
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
+from saerl_assets.report.evidence import figure_evidence_curve, figure_signal_evidence
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features
 from saerl_assets.report.prompts import figure_labels, figure_prompts, figure_rejected_rows
 from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
@@ -50,6 +51,7 @@ def all_sections(inputs: ReportInputs) -> tuple[Section, ...]:
         _data(inputs),
         _sae(inputs),
         _clusters(inputs),
+        _evidence(inputs),
         _difficulty(inputs),
         _quality(inputs),
         _batches(inputs),
@@ -113,6 +115,17 @@ def _clusters(inputs: ReportInputs) -> Section:
             tables.clusters_table(inputs),
         ]
     return Section("clusters", "Clusters", (verdicts.judge_clusters(inputs),), tuple(blocks))
+
+
+def _evidence(inputs: ReportInputs) -> Section:
+    blocks: list[Block] = []
+    if inputs.signal_evidence.height:
+        blocks = [
+            picture(figure_signal_evidence(inputs.signal_evidence), "What each signal is worth, with intervals"),
+            picture(figure_evidence_curve(inputs.evidence_curve), "What more labels add"),
+            score_tables.evidence_table(inputs),
+        ]
+    return Section("evidence", "Evidence", (verdicts.judge_evidence(inputs),), tuple(blocks))
 
 
 def _difficulty(inputs: ReportInputs) -> Section:

@@ -94,6 +94,18 @@ def judge_clusters(inputs: ReportInputs) -> Verdict:
     return Verdict("watch" if clusters.height == 1 or one_sided else "good", f"{words}.")
 
 
+def judge_evidence(inputs: ReportInputs) -> Verdict:
+    """Whether the SAE is worth using, label by label."""
+    rows = inputs.evidence_verdicts.sort("label")
+    if rows.is_empty():
+        return Verdict("missing", "No label to weigh the signals on: add [labels.<name>] to the spec.")
+    levels: dict[str, Level] = {"use_sae": "good", "do_not_use": "bad", "not_measured": "missing"}
+    found = [levels.get(verdict, "watch") for verdict in rows["verdict"]]
+    said = " ".join(f"{row['label']}: {row['explanation']}" for row in rows.iter_rows(named=True))
+    measured = [level for level in found if level != "missing"]
+    return Verdict(worst(measured) if measured else "missing", said)
+
+
 def judge_difficulty(inputs: ReportInputs) -> Verdict:
     """Whether the difficulty in use can be trusted more than the prompt's length."""
     if inputs.difficulty_scores.is_empty():

@@ -33,7 +33,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Tokens in one forward pass, padding included; 0 for the device's default, or what of it fitted the last time."""
     texts_per_shard: int = 0
     """Texts that are read and kept together; an interrupted extraction loses at most two shards. 0 for the device's
-    default."""
+    default, or an eighth of the texts where they are few."""
 
     def chosen_device(self) -> str:
         """The device in use."""
@@ -56,11 +56,11 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         spec, device = version.spec.reader, self.chosen_device()
         return _budget(self.files(version).digest, spec.layers, spec.dtype, device, self.token_budget)
 
-    def shard_size(self) -> int:
-        """Texts that are read and kept together."""
+    def shard_size(self, n_texts: int) -> int:
+        """Texts that are read and kept together, of so many."""
         from saerl_assets.models.device import texts_per_shard
 
-        return texts_per_shard(self.texts_per_shard, self.chosen_device())
+        return texts_per_shard(self.texts_per_shard, self.chosen_device(), n_texts)
 
     def describe(self) -> str:
         """The device in words."""

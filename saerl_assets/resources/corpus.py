@@ -38,4 +38,4 @@ def corpus_shards(reading: Reading, progress: Progress) -> "list[Shard]":
         f"{corpus.n_unusable:,} of which gave none"
     )
     texts = [Text(name, ids) for name, ids in corpus.pieces.items()]
-    return plan_shards(texts, texts_per_shard=reading.compute.shard_size())
+    return plan_shards(texts, texts_per_shard=reading.compute.shard_size(len(texts)))

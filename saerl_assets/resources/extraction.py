@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from saerl_assets.models.texts import Shard
 
 N_SAMPLED_STATES = 2_000
-PARTS = ("reading", "encoding", "pooling", "writing")
+PARTS = ("reading", "encoding", "pooling", "control", "writing")
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,30 @@ class Extraction:
     sample_states: pl.DataFrame
 
 
-def extract(reading: Reading, prompts: pl.DataFrame, weights: pl.DataFrame, progress: Progress) -> Extraction:
-    """Reads the texts that the version's encoders have not read yet, shard by shard."""
+def extract(
+    reading: Reading, prompts: pl.DataFrame, weights: pl.DataFrame, controls: pl.DataFrame, progress: Progress
+) -> Extraction:
+    """Reads the texts that the version's encoders have not read yet, shard by shard.
+
+    Args:
+        reading: The version.
+        prompts: Table `prompts`.
+        weights: Table `sae_weights`.
+        controls: Table `control_saes`; may be empty.
+        progress: Told after every shard.
+    """
     reading.check_reader(weights)
-    missing = _missing(reading, prompts, weights)
+    missing = _missing(reading, prompts, weights, controls)
     shards = reading.shards(missing)
-    store = ShardStore(reading.work / "shards" / digest(sorted(weights["encoder_id"]))[:32])
+    store = ShardStore(reading.work / "shards" / digest(sorted([*weights["encoder_id"], *controls["encoder_id"]]))[:32])
     names = [f"{table}-{layer}" for layer in weights["layer"] for table in ("prompt_features", "prompt_states")]
+    names += [f"control-{layer}" for layer in controls["layer"]]
     n_tokens = sum(shard.n_tokens for shard in shards)
     started, n_read, seconds = time.monotonic(), 0, dict.fromkeys(PARTS, 0.0)
     missing_shards = [shard for shard in shards if not store.has(shard.shard_id, names)]
     n_done = n_tokens - sum(shard.n_tokens for shard in missing_shards)
-    for shard, parts in _extracted(reading, missing_shards, weights, store):
-        seconds = {part: seconds[part] + parts[part] for part in PARTS}
+    for shard, parts in _extracted(reading, missing_shards, weights, controls, store):
+        seconds = {part: seconds[part] + parts.get(part, 0.0) for part in PARTS}
         n_read += shard.n_tokens
         n_done += shard.n_tokens
         progress(n_done, n_tokens, unit="tokens")
@@ -65,29 +76,33 @@ def extract(reading: Reading, prompts: pl.DataFrame, weights: pl.DataFrame, prog
     }
     ids = [shard.shard_id for shard in shards]
 
-    def files(table: str) -> ShardFiles:
-        found = tuple(path for layer in weights["layer"] for path in store.files(f"{table}-{layer}", ids))
-        return ShardFiles(table, found, n_texts * weights.height, (n_texts - missing.height) * weights.height)
+    def files(table: str, *parts: str) -> ShardFiles:
+        found = tuple(path for part in parts for path in store.files(part, ids))
+        return ShardFiles(table, found, n_texts * len(parts), (n_texts - missing.height) * len(parts))
 
-    features, states = files("prompt_features"), files("prompt_states")
+    features = files("prompt_features", *(name for name in names if not name.startswith("prompt_states")))
+    states = files("prompt_states", *(name for name in names if name.startswith("prompt_states")))
     counts = _counts(reading, prompts, weights, features.files[: len(ids)])
     return Extraction(features, states, figures, counts, _sample(reading, weights, states))
 
 
-def _missing(reading: Reading, prompts: pl.DataFrame, weights: pl.DataFrame) -> pl.DataFrame:
+def _missing(reading: Reading, prompts: pl.DataFrame, weights: pl.DataFrame, controls: pl.DataFrame) -> pl.DataFrame:
     """Prompts whose text some encoder has not read yet, one row per text."""
     texts = prompts.unique("text_id", keep="first", maintain_order=True)
     warehouse = reading.home.warehouse()
     wanted = pl.Series([True] * texts.height) if weights.is_empty() else pl.Series([False] * texts.height)
-    for table, column in (("prompt_features", "encoder_id"), ("prompt_states", "reading_id")):
-        for identity in weights[column]:
-            read = warehouse.rows(table, ["text_id"], **{column: identity})["text_id"]
-            wanted = wanted | ~texts["text_id"].is_in(read.implode())
+    named = [("prompt_states", "reading_id", identity) for identity in weights["reading_id"]]
+    named += [
+        ("prompt_features", "encoder_id", identity) for identity in (*weights["encoder_id"], *controls["encoder_id"])
+    ]
+    for table, column, identity in named:
+        read = warehouse.rows(table, ["text_id"], **{column: identity})["text_id"]
+        wanted = wanted | ~texts["text_id"].is_in(read.implode())
     return texts.filter(wanted)
 
 
 def _extracted(
-    reading: Reading, shards: "list[Shard]", weights: pl.DataFrame, store: ShardStore
+    reading: Reading, shards: "list[Shard]", weights: pl.DataFrame, controls: pl.DataFrame, store: ShardStore
 ) -> "Iterator[tuple[Shard, dict[str, float]]]":
     """Reads shards, from the activations that are kept or with a pass of the reader, and writes their rows."""
     if not shards:
@@ -101,23 +116,24 @@ def _extracted(
         {row["layer"]: reading.encoder(row["digest"]) for row in weights.to_dicts()},
         dict(weights.select("layer", "sink_threshold").iter_rows()),
         budget=reading.compute.budget_for(reading.version),
-        write=lambda shard, rows: store.write(shard.shard_id, _tagged(rows, weights)),
+        write=lambda shard, rows: store.write(shard.shard_id, _tagged(rows, weights, controls)),
+        controls={row["layer"]: reading.encoder(row["digest"]) for row in controls.to_dicts()},
     )
 
 
-def _tagged(rows: "ShardRows", weights: pl.DataFrame) -> dict[str, Any]:
-    """The shard's tables with the ids that key them in the warehouse."""
+def _tagged(rows: "ShardRows", weights: pl.DataFrame, controls: pl.DataFrame) -> dict[str, Any]:
+    """The shard's tables with the ids that key them in the warehouse, a control's features beside the SAE's."""
     import pyarrow as pa
 
     tagged: dict[str, object] = {}
-    for row in weights.to_dicts():
-        for table, column, frames in (
-            ("prompt_features", "encoder_id", rows.features),
-            ("prompt_states", "reading_id", rows.states),
-        ):
-            frame = frames[row["layer"]]
-            ids = pa.array([row[column]] * frame.num_rows, pa.string())
-            tagged[f"{table}-{row['layer']}"] = frame.add_column(0, column, ids)
+    for name, table, column, frames in (
+        ("prompt_features", weights, "encoder_id", rows.features),
+        ("prompt_states", weights, "reading_id", rows.states),
+        ("control", controls, "encoder_id", rows.controls),
+    ):
+        for layer, identity in table.select("layer", column).iter_rows():
+            ids = pa.array([identity] * frames[layer].num_rows, pa.string())
+            tagged[f"{name}-{layer}"] = frames[layer].add_column(0, column, ids)
     return tagged
 
 

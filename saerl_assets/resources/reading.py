@@ -44,6 +44,11 @@ class Reading:
         """Whether the version's SAEs are trained here rather than loaded or taken over."""
         return self.spec.sae.source == (TRAIN,) or (self.spec.sae.source == (AUTO,) and self.spec.parent is None)
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether the version's SAEs are its parent's."""
+        return self.spec.sae.source == (AUTO,) and self.spec.parent is not None
+
     def files(self) -> "ModelFiles":
         """The reader's files."""
         return self.compute.files(self.version)
@@ -87,12 +92,25 @@ class Reading:
         pools_response = self.spec.reader.scope == "response"
         firsts = texts["n_prefix_tokens"].to_list() if pools_response else [0] * texts.height
         found = map(Text, texts["text_id"].to_list(), np.split(tokens, ends), firsts)
-        return plan_shards(list(found), texts_per_shard=self.compute.shard_size())
+        return plan_shards(list(found), texts_per_shard=self.compute.shard_size(texts.height))
 
     def held_out(self, shards: "list[Shard]") -> "list[Shard]":
         """The last shards, a twentieth of them but at least one: shards are random samples."""
         n_held_out = min(max(round(0.05 * len(shards)), 1), MAX_HELD_OUT_SHARDS)
         return shards[-n_held_out:]
+
+    def sample(self, prompts: pl.DataFrame) -> "list[Shard]":
+        """The shards that SAEs are measured on: texts that they were not trained on, where there are any.
+
+        A version that takes over its parent's SAEs is measured on what is new in it. Those texts have to be read
+        anyhow, so that a version with few new texts stays cheap.
+        """
+        if self.takes_over:
+            before = self.home.warehouse().rows("prompts", ["text_id"], dataset_version=str(self.spec.parent))
+            new = prompts.filter(~pl.col("text_id").is_in(before["text_id"].implode()))
+            if new.height:
+                return self.shards(new)[:MAX_HELD_OUT_SHARDS]
+        return self.held_out(self.shards(prompts))
 
     def to_train_on(self, shards: "list[Shard]") -> "list[Shard]":
         """The first shards up to the spec's number of distinct tokens, without those held out."""

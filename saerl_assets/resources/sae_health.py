@@ -25,31 +25,34 @@ MEASURES = "1"
 
 
 def measure_health(reading: Reading, prompts: pl.DataFrame, weights: pl.DataFrame, progress: Progress) -> pl.DataFrame:
-    """Rows of `sae_health`, measured on shards that were kept out of training."""
+    """Rows of `sae_health`, measured on texts that were kept out of training."""
     reading.check_reader(weights)
-    shards = reading.shards(prompts)
+    sample, shards = reading.sample(prompts), reading.shards(prompts)
     model: list[WholeModel] = []  # loaded once, and only if some layer needs it
     rows = []
     for row in weights.sort("layer").to_dicts():
-        figures = _remembered(reading, shards, row) or _measured(reading, shards, row, model, progress)
+        figures = _remembered(reading, sample, row) or _measured(reading, sample, shards, row, model, progress)
         verdict, words = judge(figures, reading.spec.sae)
         rows.append(_row(figures, row["encoder_id"]) | {"verdict": verdict, "explanation": words})
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _measured(
-    reading: Reading, shards: "list[Shard]", row: dict[str, Any], model: "list[WholeModel]", progress: Progress
+    reading: Reading,
+    sample: "list[Shard]",
+    shards: "list[Shard]",
+    row: dict[str, Any],
+    model: "list[WholeModel]",
+    progress: Progress,
 ) -> HealthFigures:
     from saerl_assets.models.health import find_fired, measure_fit
 
     layer, threshold, encoder = row["layer"], row["sink_threshold"], reading.encoder(row["digest"])
-    held_out = reading.held_out(shards)
-    sample = (part.layers[layer] for part in reading.activations(held_out, progress))
-    fit = measure_fit(encoder, sample, threshold)
-    used = {shard.shard_id for shard in held_out}
+    fit = measure_fit(encoder, (part.layers[layer] for part in reading.activations(sample, progress)), threshold)
+    used = {shard.shard_id for shard in sample}
     known = (reading.cache().get(shard) for shard in shards if shard.shard_id not in used)
     fired, n_more = find_fired(encoder, (part.layers[layer] for part in known if part is not None), threshold)
-    profile, loss = _in_the_model(reading, held_out, row, encoder, model, progress)
+    profile, loss = _in_the_model(reading, sample, row, encoder, model, progress)
     figures = HealthFigures(
         layer=layer,
         explained_variance=fit.explained_variance,
@@ -63,16 +66,16 @@ def _measured(
         layer_profile=profile,
         loss=loss,
         on_held_out=len(shards) > 1 or not reading.trains or reading.spec.sae.corpus is not None,
-        lacks_bos=bool(encoder.prepend_bos) and not _starts_with_bos(reading, held_out),
+        lacks_bos=bool(encoder.prepend_bos) and not _starts_with_bos(reading, sample),
         made_for=encoder.model_name,
     )
-    reading.home.artifacts().remember("health", _recipe(reading, shards, row), asdict(figures))
+    reading.home.artifacts().remember("health", _recipe(reading, sample, row), asdict(figures))
     return figures
 
 
 def _in_the_model(
     reading: Reading,
-    held_out: "list[Shard]",
+    sample: "list[Shard]",
     row: dict[str, Any],
     encoder: "Encoder",
     loaded: "list[WholeModel]",
@@ -80,7 +83,7 @@ def _in_the_model(
 ) -> tuple[list[float], SpliceLoss | None]:
     """Explained variance by layer, and next-token loss, where the spec asks for them and the model has a head."""
     n_tokens = reading.spec.sae.health_tokens
-    texts = _first_texts(held_out, n_tokens)
+    texts = _first_texts(sample, n_tokens)
     if not texts:
         return [], None
     from saerl_assets.models.health import measure_layer_profile, measure_splice_loss
@@ -94,7 +97,7 @@ def _in_the_model(
     profile = measure_layer_profile(
         loaded[0],
         encoder,
-        _first_texts(held_out, min(n_tokens, PROFILE_TOKENS)),
+        _first_texts(sample, min(n_tokens, PROFILE_TOKENS)),
         sink_multiple=reading.spec.reader.sink_multiple,
         token_budget=budget,
     )
@@ -130,15 +133,14 @@ def _starts_with_bos(reading: Reading, shards: "list[Shard]") -> bool:
     return any(text.token_ids[0] == bos for shard in shards for text in shard.texts[:1] if len(text.token_ids))
 
 
-def _recipe(reading: Reading, shards: "list[Shard]", row: dict[str, Any]) -> str:
+def _recipe(reading: Reading, sample: "list[Shard]", row: dict[str, Any]) -> str:
     """Everything that decides the figures; the spec's limits do not."""
-    sample = [shard.shard_id for shard in reading.held_out(shards)]
-    spec = reading.spec
-    return digest([MEASURES, row["encoder_id"], sample, spec.sae.health_tokens, spec.reader.sink_multiple])
+    spec, ids = reading.spec, [shard.shard_id for shard in sample]
+    return digest([MEASURES, row["encoder_id"], ids, spec.sae.health_tokens, spec.reader.sink_multiple])
 
 
-def _remembered(reading: Reading, shards: "list[Shard]", row: dict[str, Any]) -> HealthFigures | None:
-    found = reading.home.artifacts().recall("health", _recipe(reading, shards, row))
+def _remembered(reading: Reading, sample: "list[Shard]", row: dict[str, Any]) -> HealthFigures | None:
+    found = reading.home.artifacts().recall("health", _recipe(reading, sample, row))
     if found is None:
         return None
     reading.say(f"layer {row['layer']}: measured before on these texts")

@@ -15,7 +15,7 @@ from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress
 from saerl_assets.domain.spec import digest
 from saerl_assets.resources.corpus import corpus_shards
-from saerl_assets.resources.reading import AUTO, TRAIN, Reading
+from saerl_assets.resources.reading import TRAIN, Reading
 
 if TYPE_CHECKING:
     from saerl_assets.models.texts import Shard
@@ -33,7 +33,7 @@ def obtain_saes(reading: Reading, prompts: pl.DataFrame, progress: Callable[[str
     Raises:
         SaerlError: `parent_without_sae`, `parent_other_reader`, or what is wrong with the SAE.
     """
-    if reading.spec.parent and reading.spec.sae.source == (AUTO,):
+    if reading.takes_over:
         return _parents_saes(reading)
     layers = reading.spec.reader.layers
     named = [TRAIN] * len(layers) if reading.trains else list(reading.spec.sae.source)

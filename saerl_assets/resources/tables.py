@@ -62,11 +62,11 @@ class WarehouseTables(dg.ConfigurableIOManager):
         return warehouse.rows(name, dataset_version=version)
 
 
-def feature_set(home: HomeResource, dataset_version: str) -> FeatureSet:
-    """A handle on the features of a version."""
+def feature_set(home: HomeResource, dataset_version: str, table: str = "sae_weights") -> FeatureSet:
+    """A handle on the features of a version, as the encoders of `sae_weights` or of `control_saes` see it."""
     warehouse = home.warehouse()
     weights = warehouse.rows(
-        "sae_weights", ["layer", "encoder_id", "feature_offset", "n_latents"], dataset_version=dataset_version
+        table, ["layer", "encoder_id", "feature_offset", "n_latents"], dataset_version=dataset_version
     )
     layers = [
         EncodedLayer(row["encoder_id"], row["feature_offset"], row["n_latents"])

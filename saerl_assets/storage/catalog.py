@@ -177,9 +177,14 @@ class Catalog:
                     statement = f'DELETE FROM "{table.name}" WHERE dataset_version = ?'  # noqa: S608 - our own names
                     row = connection.execute(statement, [key]).fetchone()
                     removed[table.name] = int(row[0]) if row else 0
-            for name, column in (("prompt_features", "encoder_id"), ("prompt_states", "reading_id")):
+            columns = "SELECT dataset_version, encoder_id"
+            encoders = f"(FROM sae_weights {columns} UNION ALL FROM control_saes {columns})"
+            for name, column, makers in (
+                ("prompt_features", "encoder_id", encoders),
+                ("prompt_states", "reading_id", "sae_weights"),
+            ):
                 statement = (
-                    f"DELETE FROM {name} WHERE NOT EXISTS (SELECT 1 FROM prompts p JOIN sae_weights w "  # noqa: S608
+                    f"DELETE FROM {name} WHERE NOT EXISTS (SELECT 1 FROM prompts p JOIN {makers} w "  # noqa: S608
                     f"USING (dataset_version) WHERE w.{column} = {name}.{column} AND p.text_id = {name}.text_id)"
                 )
                 row = connection.execute(statement).fetchone()

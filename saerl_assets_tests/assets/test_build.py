@@ -35,7 +35,7 @@ from saerl_assets_tests.tiny import (
 
 N_NEW = 20
 SHARED = ("prompt_features", "prompt_states")
-UP_TO_FEATURES = ("versions", "prompts", "sae_weights", "prompt_features")
+UP_TO_FEATURES = ("versions", "prompts", "sae_weights", "sae_health", "control_saes", "prompt_features")
 PNG = re.compile(r"!\[.+\]\(data:image/png;base64,([A-Za-z0-9+/=]+)\)")
 
 
@@ -91,9 +91,10 @@ def test_every_stage_is_made(tiny_run: tuple[HomeResource, RunSummary]) -> None:
 
 def test_the_tables_agree_on_what_there_is(tiny_home: HomeResource) -> None:
     counts = {name: rows(tiny_home, name).height for name in tables()}
-    assert all(counts.values()), counts
-    of_prompts = ("cluster_assignments", "difficulty_scores", "prompts", "quality_scores", *SHARED)
+    assert {name for name, count in counts.items() if count == 0} == {"evidence_curve"}, "it takes more labels"
+    of_prompts = ("cluster_assignments", "difficulty_scores", "prompts", "quality_scores", "prompt_states")
     assert {counts[name] for name in of_prompts} == {N_PROMPTS}
+    assert counts["prompt_features"] == 2 * N_PROMPTS, "as the SAE sees them, and as its control does"
     assert counts["rejected_rows"] == N_REJECTED
     assert rows(tiny_home, "prompts")["n_rows"].sum() == N_PROMPTS + N_DUPLICATES
     assert set(rows(tiny_home, "rejected_rows")["reason_code"]) == {"broken_json", "blank_prompt", "too_long"}
@@ -177,8 +178,8 @@ def test_a_child_takes_over_the_sae_and_reads_only_what_is_new(
     assert weights["tiny-v2"]["encoder_id"] == weights[KEY]["encoder_id"]
     for name in SHARED:
         after = rows(copied_home, name)
-        assert after.height == N_PROMPTS + N_NEW
-        assert after.join(before[name], on="text_id", how="semi").equals(before[name])
+        assert after.height == (N_PROMPTS + N_NEW) * (2 if name == "prompt_features" else 1)
+        assert after.join(before[name], on=list(before[name].columns[:2]), how="semi").equals(before[name])
     clusters = run_version(copied_home, "tiny-v2", only=["clusters"])
     assert clusters.success, clusters.failure
     assert rows(copied_home, "cluster_assignments", "tiny-v2").height == N_PROMPTS + N_NEW

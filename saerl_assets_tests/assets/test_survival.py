@@ -72,8 +72,8 @@ def started(home):
     child = os.fork()
     if child == 0:
         reading = Reading(home, compute, key, lambda words: None)
-        prompts, weights = (home.warehouse().rows(name, dataset_version=key) for name in ("prompts", "sae_weights"))
-        extract(reading, prompts, weights, silent)
+        names = ("prompts", "sae_weights", "control_saes")
+        extract(reading, *(home.warehouse().rows(name, dataset_version=key) for name in names), silent)
         os._exit(0)
     return child
 
@@ -167,14 +167,14 @@ def test_an_extraction_killed_at_twenty_random_moments_ends_with_the_same_bytes(
     homes = [HomeResource(root=str(tmp_path / name)) for name in ("undisturbed", "killed")]
     for home in homes:
         tiny_world.register(home)
-        assert run_version(home, KEY, only=["versions", "prompts", "sae_weights"]).success
+        assert run_version(home, KEY, only=["versions", "prompts", "sae_weights", "sae_health", "control_saes"]).success
         shutil.rmtree(home.open().work(KEY) / "activations")  # so that the model is read
     driver = [sys.executable, "-c", KILLED_OFTEN, *(home.root for home in homes), KEY]
     done = subprocess.run(driver, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("20 kills"), done.stdout
     made = [home.open().work(KEY) / "shards" for home in homes]
-    assert len(list(made[0].rglob("*.parquet"))) == 2 * N_PROMPTS // 4
+    assert len(list(made[0].rglob("*.parquet"))) == 3 * N_PROMPTS // 4
     assert folder_digest(made[0]) == folder_digest(made[1])
 
 
@@ -201,7 +201,7 @@ def test_four_versions_at_once_all_succeed(tiny_world: TinyWorld, fresh_home: Ho
             process.kill()
             process.wait()
     warehouse = fresh_home.warehouse()
-    assert warehouse.rows("prompt_features").height == N_PROMPTS, "they share one encoder, and no text is there twice"
+    assert warehouse.rows("prompt_features").height == 2 * N_PROMPTS, "they share one encoder and its control"
     assert sorted(warehouse.rows("manifests")["dataset_version"]) == keys
     for number, key in enumerate(keys):
         assert warehouse.rows("prompts", dataset_version=key).height == N_PROMPTS

@@ -57,8 +57,10 @@ def test_the_budget_is_the_wanted_one_or_the_devices() -> None:
 
 
 def test_shards_have_the_wanted_number_of_texts_or_the_devices() -> None:
-    assert texts_per_shard(77, "cuda:0") == 77
-    assert texts_per_shard(0, "cuda:1") == device.DEFAULT_TEXTS_PER_SHARD["cuda"]
+    assert texts_per_shard(77, "cuda:0", 10) == 77
+    assert texts_per_shard(0, "cuda:1", 1_000_000) == device.DEFAULT_TEXTS_PER_SHARD["cuda"]
+    assert texts_per_shard(0, "cpu", 2_000) == 250
+    assert texts_per_shard(0, "cpu", 100) == 64
     assert device.DEFAULT_TEXTS_PER_SHARD.keys() == device.DEFAULT_TOKEN_BUDGET.keys()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModel, PretrainedConfig
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from saerl_assets.models.fused_norms import fuse_norms
 from saerl_assets_tests.models.test_reader import CONFIGS
@@ -46,3 +47,13 @@ def test_half_precision_is_no_further_from_the_truth_than_before() -> None:
         assert fuse_norms(model) == 9
         error_after = (model(IDS).last_hidden_state - expected).norm()
     assert error_after < 1.2 * error_before
+
+
+def test_a_norm_that_only_looks_the_same_stays_as_it_is() -> None:
+    class Scaled(LlamaRMSNorm):
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            return super().forward(hidden_states) * 1.5
+
+    model = torch.nn.ModuleList([Scaled(8), LlamaRMSNorm(8)])
+    assert fuse_norms(model) == 1
+    assert torch.allclose(model[0](torch.ones(1, 8)), torch.tensor(1.5))

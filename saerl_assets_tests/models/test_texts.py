@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saerl_assets.models import texts as texts_module
-from saerl_assets.models.texts import MAX_PADDING_FRACTION, Text, batches, plan_shards
+from saerl_assets.models.texts import BATCH_COST_TOKENS, Text, batches, plan_shards
 from saerl_assets_tests.models.readers import texts_strategy
 
 
@@ -46,13 +49,45 @@ def test_no_texts_make_no_shards() -> None:
 
 @settings(deadline=None)
 @given(texts_strategy(), st.integers(1, 200))
-def test_batches_keep_to_the_budget_and_to_little_padding(texts: list[Text], budget: int) -> None:
+def test_batches_hold_every_text_in_its_order_and_keep_to_the_budget(texts: list[Text], budget: int) -> None:
     ordered = sorted(texts, key=lambda text: len(text.token_ids))
     found = list(batches(ordered, budget))
     assert [text for batch in found for text in batch] == ordered
-    for batch in found:
-        n_tokens = sum(len(text.token_ids) for text in batch)
-        longest = len(batch[-1].token_ids)
-        padded = len(batch) * longest
-        assert padded <= budget or len(batch) == 1
-        assert 4 * (n_tokens - longest) <= budget or padded - n_tokens <= MAX_PADDING_FRACTION * padded
+    assert all(padded(batch) <= budget or len(batch) == 1 for batch in found)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=8), st.integers(1, 1_000))
+def test_no_other_cut_costs_less(lengths: list[int], budget: int) -> None:
+    ordered = [Text(f"{place}", [1] * length) for place, length in enumerate(sorted(lengths))]
+    every_cut = itertools.product([False, True], repeat=len(ordered) - 1)
+    costs = [cost(cut_at(ordered, cuts)) for cuts in every_cut if keeps_to(cut_at(ordered, cuts), budget)]
+    assert cost(list(batches(ordered, budget))) == min(costs)
+
+
+def padded(batch: Sequence[Text]) -> int:
+    return len(batch) * max(len(text.token_ids) for text in batch)
+
+
+def cost(found: Sequence[Sequence[Text]]) -> int:
+    return sum(padded(batch) + BATCH_COST_TOKENS for batch in found)
+
+
+def keeps_to(found: Sequence[Sequence[Text]], budget: int) -> bool:
+    return all(padded(batch) <= budget or len(batch) == 1 for batch in found)
+
+
+def cut_at(texts: Sequence[Text], cuts: Sequence[bool]) -> list[list[Text]]:
+    found = [[texts[0]]]
+    for text, is_cut in zip(texts[1:], cuts, strict=True):
+        if is_cut:
+            found.append([text])
+        else:
+            found[-1].append(text)
+    return found
+
+
+def test_a_large_budget_wants_large_batches() -> None:
+    texts = [Text(f"{length}", [1] * length) for length in range(50, 60)]
+    assert len(list(batches(texts, 100_000))) == 1
+    assert len(list(batches(texts, 600))) > 1

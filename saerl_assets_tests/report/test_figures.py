@@ -16,6 +16,7 @@ from saerl_assets.report.batches import (
 )
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_clusters
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
+from saerl_assets.report.evidence import figure_evidence_curve, figure_evidence_verdicts, figure_signal_evidence
 from saerl_assets.report.exports import figure_artifacts, figure_trainer_exports
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
 from saerl_assets.report.prompts import (
@@ -25,7 +26,7 @@ from saerl_assets.report.prompts import (
     figure_rejected_rows,
 )
 from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
-from saerl_assets.report.sae import figure_layer_profile, figure_sae_health, figure_sae_weights
+from saerl_assets.report.sae import figure_control_saes, figure_layer_profile, figure_sae_health, figure_sae_weights
 from saerl_assets.report.versions import figure_version_report, figure_versions
 from saerl_assets_tests.report.frames import a_history, a_spec, active_counts, empty_frames, the_frames, trained
 
@@ -39,6 +40,10 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
     "sae_weights": lambda of: figure_sae_weights(of["sae_weights"]),
     "sae_health": lambda of: figure_sae_health(of["sae_health"], min_explained_variance=0.5, max_dead_fraction=0.5),
     "layer_profile": lambda of: figure_layer_profile(of["sae_health"]),
+    "control_saes": lambda of: figure_control_saes(of["control_saes"]),
+    "signal_evidence": lambda of: figure_signal_evidence(of["signal_evidence"]),
+    "evidence_curve": lambda of: figure_evidence_curve(of["evidence_curve"]),
+    "evidence_verdicts": lambda of: figure_evidence_verdicts(of["evidence_verdicts"]),
     "prompt_features": lambda of: figure_prompt_features(active_counts(of)),
     "prompt_states": lambda of: figure_prompt_states(of["prompt_states"], of["prompts"]),
     "feature_density": lambda of: figure_feature_density(of["feature_density"]),

@@ -17,7 +17,18 @@ from saerl_assets.report.tables import clusters_table, prompts_table
 from saerl_assets.report.words import cut
 from saerl_assets_tests.report.frames import HOSTILE, empty_frames, report_inputs, the_frames
 
-SECTIONS = ("summary", "data", "sae", "clusters", "difficulty", "quality", "batches", "exports", "provenance")
+SECTIONS = (
+    "summary",
+    "data",
+    "sae",
+    "clusters",
+    "evidence",
+    "difficulty",
+    "quality",
+    "batches",
+    "exports",
+    "provenance",
+)
 VOID = {"meta", "img", "input", "br", "link"}
 
 

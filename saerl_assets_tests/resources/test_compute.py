@@ -59,5 +59,5 @@ def test_a_note_never_gives_more_than_the_devices_budget(tmp_path: Path) -> None
 
 def test_the_device_says_what_it_takes() -> None:
     assert "77 tokens a pass" in ComputeResource(device="cpu", token_budget=77).as_metadata()["device"]
-    assert ComputeResource(device="cpu").shard_size() == device.DEFAULT_TEXTS_PER_SHARD["cpu"]
-    assert ComputeResource(device="cpu", texts_per_shard=9).shard_size() == 9
+    assert ComputeResource(device="cpu").shard_size(10**6) == device.DEFAULT_TEXTS_PER_SHARD["cpu"]
+    assert ComputeResource(device="cpu", texts_per_shard=9).shard_size(10**6) == 9

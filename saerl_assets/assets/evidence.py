@@ -1,0 +1,95 @@
+"""Assets `signal_evidence`, `evidence_curve`, `evidence_verdicts`: what the signals are worth on the version's labels.
+
+Belongs here: gathering predictors and labels. Does not belong here: measuring.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from saerl_assets.assets.rooms import outs
+from saerl_assets.domain.evidence import LabelValues, weigh_evidence
+from saerl_assets.domain.features import FeatureSet
+from saerl_assets.domain.predictors import build_predictors
+from saerl_assets.domain.supervision import supervise
+from saerl_assets.partitions import DATASET_VERSIONS
+from saerl_assets.report.evidence import figure_evidence_curve, figure_evidence_verdicts, figure_signal_evidence
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.metadata import picture
+from saerl_assets.resources.progress import progress_lines
+from saerl_assets.resources.tables import feature_set
+from saerl_assets.storage.states import dense_states
+
+
+@dg.multi_asset(
+    name="evidence",
+    outs=outs(
+        "signals",
+        {
+            "signal_evidence": ("scikitlearn",),
+            "evidence_curve": ("scikitlearn",),
+            "evidence_verdicts": ("scikitlearn",),
+        },
+    ),
+    deps=["prompt_states"],
+    partitions_def=DATASET_VERSIONS,
+)
+def evidence(
+    context: dg.AssetExecutionContext,
+    home: HomeResource,
+    prompt_features: FeatureSet,
+    prompts: pl.DataFrame,
+    labels: pl.DataFrame,
+    sae_weights: pl.DataFrame,
+    control_saes: pl.DataFrame,
+) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
+    """SAE features against length, words, dense states and a random SAE, on every label of the version."""
+    version = home.version(context.partition_key)
+    spec = version.spec
+    control = feature_set(home, version.key, "control_saes") if control_saes.height else None
+    states = dense_states(home.warehouse(), prompts, sae_weights.sort("layer")["reading_id"].to_list())
+    known = _labels(prompts, labels, spec.seed)
+    fields = [label.column for label in spec.labels.values()]
+    predictors = build_predictors(prompts, prompt_features, states, control, label_fields=fields) if known else {}
+    found = weigh_evidence(
+        predictors,
+        known,
+        prompts["prompt_id"].to_list(),
+        prompts["n_tokens"].to_numpy().astype(np.float64),
+        spec.evidence,
+        spec.seed,
+        progress_lines(context.log.info, "evidence"),
+    )
+    yield dg.MaterializeResult(
+        asset_key="signal_evidence",
+        value=found.signals,
+        metadata={"figure": picture(figure_signal_evidence(found.signals), "what each signal is worth")},
+    )
+    yield dg.MaterializeResult(
+        asset_key="evidence_curve",
+        value=found.curve,
+        metadata={"figure": picture(figure_evidence_curve(found.curve), "what more labels add")},
+    )
+    yield dg.MaterializeResult(
+        asset_key="evidence_verdicts",
+        value=found.verdicts,
+        metadata={
+            **{row["label"]: row["explanation"] for row in found.verdicts.to_dicts()},
+            "figure": picture(figure_evidence_verdicts(found.verdicts), "verdicts"),
+        },
+    )
+
+
+def _labels(prompts: pl.DataFrame, labels: pl.DataFrame, seed: int) -> list[LabelValues]:
+    """Every label of the version and, where prompts have one, their topic; training prompts alone."""
+    named = [
+        supervise(prompts, labels, name, limit=None, seed=seed) for name in sorted(labels["label"].unique().to_list())
+    ]
+    found = [LabelValues(label.label, label.rows, label.values.tolist()) for label in named]
+    is_known = (prompts["split"] == "train") & prompts["topic"].is_not_null()
+    rows = np.flatnonzero(is_known.to_numpy())
+    if len(rows) and "topic" not in {label.name for label in found}:
+        found.append(LabelValues("topic", rows, prompts["topic"].gather(rows).to_list()))
+    return found

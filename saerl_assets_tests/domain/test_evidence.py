@@ -1,0 +1,119 @@
+"""Evidence: planted signals are found, absent ones are not, and bad labels are told."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import sparse
+
+from saerl_assets.domain.evidence import Evidence, LabelValues, weigh_evidence
+from saerl_assets.domain.spec import EvidenceSpec
+from saerl_assets_tests.domain.feature_sets import make_prompt_ids
+from saerl_assets_tests.domain.table_shapes import assert_is_table
+
+N = 240
+SPEC = EvidenceSpec(n_bootstrap=60)
+
+
+@cache
+def world() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    features = (rng.random((N, 40)) < 0.3) * rng.gamma(2.0, 1.0, (N, 40))
+    signal = features[:, :4] @ np.array([1.0, -1.0, 0.8, -0.8])
+    return {
+        "features": features,
+        "dense": np.concatenate([signal[:, None] + rng.normal(size=(N, 1)) * 0.3, rng.normal(size=(N, 7))], axis=1),
+        "signal": signal + rng.normal(size=N) * 0.3,
+        "length": rng.integers(5, 90, N).astype(float),
+        "noise": rng.normal(size=N),
+    }
+
+
+def weigh(*labels: LabelValues, dense: str = "noise", spec: EvidenceSpec = SPEC) -> Evidence:
+    of = world()
+    predictors = {
+        "constant": np.ones((N, 1)),
+        "length": of["length"][:, None],
+        "tfidf": np.random.default_rng(1).normal(size=(N, 5)),
+        "dense_mean": of["dense"] if dense == "signal" else np.random.default_rng(2).normal(size=(N, 8)),
+        "sae_max": sparse.csr_matrix(of["features"].astype(np.float32)),
+    }
+    return weigh_evidence(predictors, labels, make_prompt_ids(N), of["length"], spec, 0)
+
+
+def label(values: object, name: str = "d") -> LabelValues:
+    return LabelValues(name, np.arange(N), list(values))  # type: ignore[call-overload]
+
+
+def the_verdict(evidence: Evidence, name: str = "d") -> str:
+    return str(evidence.verdicts.filter(label=name)["verdict"][0])
+
+
+def test_a_planted_signal_is_found_in_every_kind_of_label() -> None:
+    signal = world()["signal"]
+    kinds = {
+        "numeric": label(signal, "numeric"),
+        "binary": label((signal > 0).astype(float), "binary"),
+        "class": label([f"c{digit}" for digit in np.digitize(signal, [-1, 1])], "class"),
+    }
+    found = weigh(*kinds.values())
+    for frame, table in ((found.signals, "signal_evidence"), (found.curve, "evidence_curve")):
+        assert_is_table(frame, table)
+    assert_is_table(found.verdicts, "evidence_verdicts")
+    for kind in kinds:
+        rows = {row["predictor"]: row for row in found.signals.filter(label=kind).to_dicts()}
+        assert rows["sae_max"]["kind"] == kind
+        assert rows["sae_max"]["low"] <= rows["sae_max"]["value"] <= rows["sae_max"]["high"]
+        assert rows["sae_max"]["value"] > max(rows[name]["value"] or 0.0 for name in ("length", "tfidf", "dense_mean"))
+        assert rows["sae_max"]["over_dense_low"] > 0
+        assert rows["length"]["over_length"] == 0.0
+        assert the_verdict(found, kind) == "use_sae"
+    assert {row["n_rows"] for row in found.signals.to_dicts()} == {N}
+
+
+def test_more_labels_help_on_the_curve() -> None:
+    curve = weigh(label(world()["signal"])).curve.filter(predictor="sae_max").sort("n_labels")
+    assert curve["n_labels"].to_list() == [100]
+    assert curve["value"][0] > 0.2
+
+
+def test_what_length_explains_is_taken_out() -> None:
+    found = weigh(label(world()["length"] + world()["noise"]))
+    rows = {row["predictor"]: row for row in found.signals.to_dicts()}
+    assert rows["length"]["value"] > 0.9
+    assert abs(rows["sae_max"]["given_length"] or 0.0) < 0.3
+    assert the_verdict(found) == "cheap_is_as_good"
+
+
+def test_a_dense_state_that_knows_as_much_is_told() -> None:
+    found = weigh(label(world()["signal"]), dense="signal")
+    assert the_verdict(found) in ("dense_is_as_good", "use_dense")
+    assert "dense state is" in found.verdicts["explanation"][0]
+
+
+def test_noise_is_no_signal() -> None:
+    found = weigh(label(world()["noise"]))
+    assert the_verdict(found) in ("do_not_use", "cheap_is_as_good")
+    assert abs(found.signals.filter(predictor="sae_max")["value"][0]) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [([1.0] * N, "1.0 for all"), ([float(place) for place in range(20)], "Only 20"), ([], "Only 0")],
+)
+def test_what_cannot_be_measured_is_said(values: list[float], reason: str) -> None:
+    found = weigh(LabelValues("d", np.arange(len(values)), values))
+    assert the_verdict(found) == "not_measured"
+    assert reason in found.verdicts["explanation"][0]
+    assert found.signals.is_empty()
+
+
+def test_many_labels_are_sampled_and_the_same_every_time() -> None:
+    spec = EvidenceSpec(n_bootstrap=20, max_labels=100)
+    one, two = (weigh(label(world()["signal"]), spec=spec) for _ in range(2))
+    assert one.signals.equals(two.signals)
+    assert one.signals["n_rows"].unique().to_list() == [100]
+    assert isinstance(one.verdicts, pl.DataFrame)

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 
 TASKS_FILE = Path(__file__).parents[1] / "examples" / "demo" / "tasks.toml"
 LAYER, N_LATENTS, K = 15, 4_096, 32
-OBVIOUS_BATCH, N_OBVIOUS_PROMPTS = 32, 96
+OBVIOUS_BATCH, N_OBVIOUS_PROMPTS = 32, 64
 CONTEXT_SIZE, N_CONTEXTS = 128, 8
 FLOOR_BUDGETS = {"cpu": (512, 1_024, 2_048, 4_096), "cuda": (8_192, 16_384, 32_768, 65_536, 131_072)}
 SINK_MULTIPLE = 10.0
@@ -272,7 +272,8 @@ def measure_rates(n_prompts: int, rounds: int, device_name: str) -> dict[str, fl
         for side in list(sides) if number % 2 == 0 else reversed(sides):
             rates[side].append(timed(*sides[side]))
         print("".join(f"{rates[side][-1]:10.0f}" for side in sides))
-    print("".join(f"{statistics.median(rates[side]):10.0f}" for side in sides) + "   median\n")
+    print("".join(f"{statistics.median(rates[side]):10.0f}" for side in sides) + "   median")
+    print("".join(f"{max(rates[side]):10.0f}" for side in sides) + "   best\n")
     total = sum(sum(part.values()) for part in parts)
     shares = (f"{name} {sum(part[name] for part in parts) / total:.1%}" for name in parts[0])
     print(f"ours: {', '.join(shares)}\n")

@@ -282,7 +282,16 @@ class _OfOneLabel:
             return _verdict(self._label, "use_dense", best, f"The dense state is better here. {said}")
         if (over_dense[0] or 0.0) <= 0:
             return _verdict(self._label, "dense_is_as_good", best, f"The dense state is as good here. {said}")
-        return _verdict(self._label, "use_sae", best, f"Use the SAE. {said}")
+        return _verdict(self._label, "use_sae", best, f"Use the SAE. {said}{self._against_random()}")
+
+    def _against_random(self) -> str:
+        """What training the SAE adds, where that is not shown to be anything."""
+        if "random_sae" not in self._measured:
+            return ""
+        low, high = _interval(self._measured["sae_max"].draws - self._measured["random_sae"].draws)
+        if low is None or high is None or low > 0:
+            return ""
+        return f" An SAE of random weights may do as well: the difference is {low:+.3f} to {high:+.3f}."
 
     def _value(self, score: Doubles, rows: Integers) -> float:
         """The label's measure within each fold, averaged by size; not a number where it is nowhere defined."""
@@ -353,6 +362,7 @@ _MEASURES: dict[Kind, tuple[str, str]] = {
     "binary": ("auroc", "brier"),
     "class": ("macro_f1", "accuracy"),
 }
+_SAID = {"spearman": "Spearman correlation", "auroc": "AUROC", "macro_f1": "macro F1"}
 _CHANCE: dict[Kind, float] = {"numeric": 0.0, "binary": 0.5, "class": 0.0}
 _NAMES = {"length": "plain prompt length", "tfidf": "words (TF-IDF)", "metadata": "the source's own columns"}
 
@@ -416,7 +426,7 @@ def _said(
 
     random = f", a random SAE {known['random_sae']:.3f}" if "random_sae" in known else ""
     return (
-        f"Held-out {_MEASURES[label.kind][0]} on {len(label.rows):,} prompts: SAE {known['sae_max']:.3f}, dense state "
+        f"Held-out {_SAID[_MEASURES[label.kind][0]]} on {len(label.rows):,} prompts: SAE {known['sae_max']:.3f}, dense state "
         f"{known['dense_mean']:.3f}{random}, {_NAMES.get(cheap, cheap)} {known[cheap]:.3f}. SAE minus dense: "
         f"{between(over_dense)}; SAE minus {_NAMES.get(cheap, cheap)}: {between(over_cheap)} (95% intervals)."
     )

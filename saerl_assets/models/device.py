@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from saerl_assets.domain.errors import SaerlError
 
-DEFAULT_TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536, "mps": 8_192}
-"""Tokens in one forward pass, padding included. A processor gains nothing from more, and small batches pad less."""
+DEFAULT_TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536, "mps": 8_192}
+"""Tokens in one forward pass, padding included. A processor gains hardly anything from more than a thousand."""
 
 DEFAULT_TEXTS_PER_SHARD = {"cpu": 512, "cuda": 2_048, "mps": 1_024}
 """Texts that are read and kept together: half a minute of work on two cores, a second on a GPU. Enough to fill batches

@@ -57,7 +57,7 @@ def _measured(
         layer=layer,
         explained_variance=fit.explained_variance,
         l0=fit.l0,
-        expected_l0=encoder.k or encoder.l0,
+        expected_l0=encoder.k or encoder.l0 or (reading.spec.sae.k if reading.trains else None),
         n_tokens=fit.n_tokens,
         n_sink_tokens=fit.n_sink_tokens,
         dead_fraction=1.0 - float((fit.fired | fired).float().mean()),

@@ -20,6 +20,9 @@ from saerl_assets.resources.reading import TRAIN, Reading
 if TYPE_CHECKING:
     from saerl_assets.models.texts import Shard
 
+TRAINING = "1"
+"""Raise it when the same settings train another SAE than before, so that older ones are not taken for it."""
+
 POOLING = "1"
 """Raise it when what a row of features or states holds changes, so that older rows are not taken for it."""
 
@@ -167,6 +170,7 @@ def _recipe(reading: Reading, layer: int, shards: "list[Shard]") -> str:
     beside = {"max_dead_fraction", "min_explained_variance", "min_loss_recovered", "source", "corpus", "corpus_field"}
     return digest(
         [
+            TRAINING,
             reading.files().digest,
             layer,
             reading.spec.reader.dtype,

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from saerl_assets.assets.rooms import outs
-from saerl_assets.domain.evidence import LabelValues, weigh_evidence
+from saerl_assets.domain.evidence import weigh_evidence
 from saerl_assets.domain.features import FeatureSet
+from saerl_assets.domain.label_values import LabelValues
 from saerl_assets.domain.predictors import build_predictors
 from saerl_assets.domain.supervision import supervise
 from saerl_assets.partitions import DATASET_VERSIONS

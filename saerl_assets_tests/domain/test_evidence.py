@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from saerl_assets.domain.evidence import Evidence, LabelValues, weigh_evidence
+from saerl_assets.domain.evidence import Evidence, weigh_evidence
+from saerl_assets.domain.label_values import LabelValues
 from saerl_assets.domain.spec import EvidenceSpec
 from saerl_assets_tests.domain.feature_sets import make_prompt_ids
 from saerl_assets_tests.domain.table_shapes import assert_is_table

@@ -1,0 +1,79 @@
+"""One label's values as what is to be foretold.
+
+Belongs here: numbers, two values or classes, samples of them, why there may be too few. Does not belong here:
+foretelling them (label_evidence).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Doubles: TypeAlias = NDArray[np.float64]
+    Integers: TypeAlias = NDArray[np.int64]
+
+Kind = Literal["numeric", "binary", "class"]
+
+
+@dataclass(frozen=True)
+class LabelValues:
+    """One label of training prompts: numbers, or names of classes."""
+
+    name: str
+    rows: Integers
+    """[n] row numbers of the prompts, ascending."""
+    values: Sequence[float] | Sequence[str]
+    """[n]"""
+
+    @property
+    def kind(self) -> Kind:
+        """Classes, two values or shares of one, or numbers."""
+        if len(self.values) and isinstance(self.values[0], str):
+            return "class"
+        return "binary" if set(np.unique(np.asarray(self.values, dtype=float))) <= {0.0, 1.0} else "numeric"
+
+
+def sampled(label: LabelValues, prompt_ids: Sequence[str], limit: int, seed: int) -> LabelValues:
+    """So many rows at most, chosen by the hash of the prompt; `prompt_ids` are those of all prompts."""
+    if len(label.rows) <= limit:
+        return label
+    names = [prompt_ids[row] for row in label.rows]
+    fractions = hash_fractions(names, seed=seed, purpose=f"evidence on {label.name}")
+    kept = np.sort(np.argsort(fractions, kind="stable")[:limit])
+    return LabelValues(label.name, label.rows[kept], [label.values[place] for place in kept])
+
+
+def why_not(label: LabelValues, min_labels: int) -> str | None:
+    """Why nothing can be measured on it, with what to supply; None if there is enough."""
+    n = len(label.rows)
+    if n < min_labels:
+        return f"Only {n:,} training prompts have it, fewer than evidence.min_labels = {min_labels}: label more."
+    if len(set(label.values)) < 2:
+        return f"It is {label.values[0]} for all of its {n:,} prompts: supply values that differ."
+    return None
+
+
+def coded(label: LabelValues) -> tuple[list[str], Integers]:
+    """Classes by name and the class of each row; rare ones are one class, since a fold would lack them."""
+    if label.kind != "class":
+        return [], np.zeros(len(label.rows), dtype=np.int64)
+    names, counts = np.unique(np.asarray(label.values, dtype=str), return_counts=True)
+    kept = sorted(name for name, count in zip(names, counts, strict=True) if count >= 2 * N_OUTER_FOLDS)
+    number = {name: place for place, name in enumerate(kept)}
+    codes = np.array([number.get(str(value), len(kept)) for value in label.values], dtype=np.int64)
+    return [*kept, "others"], codes
+
+
+def targets_of(label: LabelValues, classes: list[str], codes: Integers) -> Doubles:
+    """What is fitted: float64 [n, 1], or a column for each class."""
+    if label.kind == "class":
+        return np.asarray(codes[:, None] == np.arange(len(classes)), dtype=np.float64)
+    return np.asarray(label.values, dtype=np.float64)[:, None]

@@ -9,7 +9,8 @@ random weights. It measures in one process, the sides in turn, and prints the me
 - floor: transformers' own model, cut off after the layer, batches sorted by length at the budget that suits it best
   (tried first); no SAE, nothing written;
 - ours: features and dense states, shards on disk;
-- obvious: batches of 32 in file order, `output_hidden_states=True`, `sae.encode`, a masked maximum;
+- obvious: batches of 32 in file order, `output_hidden_states=True`, `sae.encode`, a masked maximum (three batches
+  from all over the file);
 - SAELens: its `ActivationsStore` over its wrapper for models of transformers, which stops at the layer too, and
   `sae.encode`. It packs texts into contexts of 128 tokens and makes no rows of prompts.
 
@@ -55,7 +56,6 @@ from saerl_assets.models.device import (
     wait_for,
 )
 from saerl_assets.models.extraction import extract_shards, read_shard
-from saerl_assets.models.fused_norms import fuse_norms
 from saerl_assets.models.gguf import tokeniser_folder, weights_folder
 from saerl_assets.models.reader import Reader
 from saerl_assets.models.saes import TopKEncoder, load_encoder
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 
 TASKS_FILE = Path(__file__).parents[1] / "examples" / "demo" / "tasks.toml"
 LAYER, N_LATENTS, K = 15, 4_096, 32
-OBVIOUS_BATCH, N_OBVIOUS_PROMPTS = 32, 64
+OBVIOUS_BATCH, N_OBVIOUS_BATCHES = 32, 3
 CONTEXT_SIZE, N_CONTEXTS = 128, 8
 FLOOR_BUDGETS = {"cpu": (512, 1_024, 2_048, 4_096), "cuda": (8_192, 16_384, 32_768, 65_536, 131_072)}
 SINK_MULTIPLE = 10.0
@@ -258,7 +258,9 @@ def measure_rates(n_prompts: int, rounds: int, device_name: str) -> dict[str, fl
             sae.encode(store.get_filtered_llm_batch())
         wait_for(device)
 
-    obvious_texts = texts[:N_OBVIOUS_PROMPTS]
+    # the prompts get harder and longer along the file: batches from all over it
+    firsts = np.linspace(0, max(n_prompts - OBVIOUS_BATCH, 0), N_OBVIOUS_BATCHES).astype(int)
+    obvious_texts = [text for first in firsts for text in texts[first : first + OBVIOUS_BATCH]]
     sides: dict[str, tuple[int, Callable[[], object]]] = {
         "floor": (n_tokens, lambda: read_bare(bare, texts, best, device)),
         "ours": (n_tokens, lambda: parts.append(ours.run(texts))),
@@ -361,8 +363,6 @@ def measure_large(sizes: Large, device_name: str) -> dict[str, float | str]:
     with device:
         model: Any = AutoModel.from_config(sizes.config, dtype=sizes.dtype)  # type: ignore[no-untyped-call]
     model.eval().requires_grad_(requires_grad=False)
-    if device.type == "cuda":
-        fuse_norms(model)
     files = ModelFiles("path:made-up", Path(), None, "made-up", Path())
     reader = Reader(model, model.layers, [sizes.layer], files)
     encoder = TopKEncoder(

@@ -15,7 +15,6 @@ from torch import nn
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.models.device import to_device
-from saerl_assets.models.fused_norms import fuse_norms
 from saerl_assets.models.gguf import tokeniser_folder, weights_folder
 from saerl_assets.models.sources import ModelFiles
 from saerl_assets.models.texts import TokenIds
@@ -79,8 +78,6 @@ class Reader:
         reader = cls(model, blocks, layers, files)
         model.to(device)  # after the cut, so that the device never holds what is not read
         reader.device = next(model.parameters()).device
-        if reader.device.type == "cuda":
-            fuse_norms(model)
         return reader
 
     @torch.inference_mode()

@@ -77,7 +77,7 @@ def batches(texts: Sequence[Text], token_budget: int) -> Iterator[Sequence[Text]
     batch_cost = max(token_budget // BATCHES_IN_BUDGET, BATCH_COST_TOKENS)
     least, starts = np.zeros(len(texts) + 1, dtype=np.int64), np.zeros(len(texts) + 1, dtype=np.int64)
     for end, longest in enumerate(lengths, start=1):
-        first = max(end - max(token_budget // max(longest, 1), 1), 0)
+        first = max(end - max(token_budget // longest, 1), 0) if longest else 0
         costs = least[first:end] + longest * np.arange(end - first, 0, -1)
         starts[end] = first + costs.argmin()
         least[end] = costs.min() + batch_cost

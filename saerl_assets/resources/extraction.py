@@ -140,7 +140,7 @@ def _tagged(rows: "ShardRows", weights: pl.DataFrame, controls: pl.DataFrame) ->
 def _counts(reading: Reading, prompts: pl.DataFrame, weights: pl.DataFrame, new: Sequence[Path]) -> pl.DataFrame:
     """Active features and tokens of every text at the first layer, new or read before."""
     columns = ["text_id", "n_tokens", pl.col("feature_ids").list.len().alias("n_active_features")]
-    parts = [pl.read_parquet(file).select(columns) for file in new]
+    parts = [pl.scan_parquet(file).select(columns).collect() for file in new]
     first = weights["encoder_id"][0]
     before = reading.home.warehouse().query(
         "SELECT text_id, n_tokens, len(feature_ids)::UINTEGER AS n_active_features FROM prompt_features "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from saerl_assets.models import texts as texts_module
@@ -57,6 +57,7 @@ def test_batches_hold_every_text_in_its_order_and_keep_to_the_budget(texts: list
 
 
 @settings(deadline=None, max_examples=50)
+@example([0, 0], 1)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=8), st.integers(1, 1_000))
 def test_no_other_cut_costs_less(lengths: list[int], budget: int) -> None:
     ordered = [Text(f"{place}", [1] * length) for place, length in enumerate(sorted(lengths))]

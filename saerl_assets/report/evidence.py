@@ -49,7 +49,7 @@ def figure_signal_evidence(signals: pl.DataFrame) -> bytes:
     names = [name for name in NAMES if name in set(drawable["predictor"])]
     more = f"; {count(len(labels) - len(shown), 'further label')} in the table" if len(labels) > len(shown) else ""
     drawn = card(
-        f"What foretells {', '.join(shown)} on prompts that were not learned from",
+        f"What foretells {', '.join(shown)} on unseen prompts",
         key=[("SAE", BLUE), ("the rest", MUTED)],
         note=f"95% intervals by bootstrap{more}",
         widths=(1.0,) * len(shown),

@@ -125,7 +125,7 @@ def _evidence(inputs: ReportInputs) -> Section:
             picture(figure_evidence_curve(inputs.evidence_curve), "What more labels add"),
             score_tables.evidence_table(inputs),
         ]
-    return Section("evidence", "Evidence", (verdicts.judge_evidence(inputs),), tuple(blocks))
+    return Section("evidence", "Evidence", verdicts.judge_evidence(inputs), tuple(blocks))
 
 
 def _difficulty(inputs: ReportInputs) -> Section:

@@ -94,16 +94,13 @@ def judge_clusters(inputs: ReportInputs) -> Verdict:
     return Verdict("watch" if clusters.height == 1 or one_sided else "good", f"{words}.")
 
 
-def judge_evidence(inputs: ReportInputs) -> Verdict:
+def judge_evidence(inputs: ReportInputs) -> tuple[Verdict, ...]:
     """Whether the SAE is worth using, label by label."""
-    rows = inputs.evidence_verdicts.sort("label")
-    if rows.is_empty():
-        return Verdict("missing", "No label to weigh the signals on: add [labels.<name>] to the spec.")
+    if inputs.evidence_verdicts.is_empty():
+        return (Verdict("missing", "No label to weigh the signals on: add [labels.<name>] to the spec."),)
     levels: dict[str, Level] = {"use_sae": "good", "do_not_use": "bad", "not_measured": "missing"}
-    found = [levels.get(verdict, "watch") for verdict in rows["verdict"]]
-    said = " ".join(f"{row['label']}: {row['explanation']}" for row in rows.iter_rows(named=True))
-    measured = [level for level in found if level != "missing"]
-    return Verdict(worst(measured) if measured else "missing", said)
+    rows = inputs.evidence_verdicts.sort("label").iter_rows(named=True)
+    return tuple(Verdict(levels.get(row["verdict"], "watch"), f"{row['label']}: {row['explanation']}") for row in rows)
 
 
 def judge_difficulty(inputs: ReportInputs) -> Verdict:

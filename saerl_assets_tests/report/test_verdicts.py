@@ -119,3 +119,11 @@ def test_orders_that_differ_and_damaged_files_are_bad(full: ReportInputs) -> Non
 def test_the_worst_level_comes_first() -> None:
     assert verdicts.worst(["good", "missing", "watch"]) == "watch"
     assert verdicts.worst([]) == "missing"
+
+
+def test_each_label_has_a_verdict_of_its_own_on_the_signals(full: ReportInputs) -> None:
+    found = verdicts.judge_evidence(full)
+    assert [verdict.level for verdict in found] == ["watch", "good"]
+    assert [verdict.text.partition(":")[0] for verdict in found] == ["correct", "difficulty"]
+    without = dataclasses.replace(full, evidence_verdicts=full.evidence_verdicts.clear())
+    assert [verdict.level for verdict in verdicts.judge_evidence(without)] == ["missing"]

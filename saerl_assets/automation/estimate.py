@@ -25,6 +25,9 @@ SAE_TRAINING_MULTIPLE = 6
 """Floating-point operations of one training step for each multiplication of the encoder: forward, backward, decoder."""
 BYTES_PER_FEATURE = 6
 FEATURES_PER_TOKEN = 0.35
+EVIDENCE_OPERATIONS = 500
+"""Of weighing one label on n prompts, in units of n^3: two kernels of ten predictors, factorised in five folds, on one
+thread at a fifth of a matrix product's speed."""
 OVERHEAD_SECONDS = 30
 OVERHEAD_BYTES = 900_000_000
 
@@ -42,6 +45,8 @@ class Estimate:
     n_training_tokens: int
     seconds_reading: float
     seconds_training: float
+    seconds_health: float
+    seconds_evidence: float
     memory_bytes: float
     disk_bytes: float
     basis: str
@@ -65,7 +70,10 @@ class Estimate:
                 else "no training"
             ),
         )
-        total = self.seconds_reading + self.seconds_training + OVERHEAD_SECONDS
+        yield "", "SAE's health", f"about {clock(self.seconds_health)}"
+        yield "", "evidence", f"at most {clock(self.seconds_evidence)}" if self.seconds_evidence else "no label"
+        parts = (self.seconds_reading, self.seconds_training, self.seconds_health, self.seconds_evidence)
+        total = sum(parts) + OVERHEAD_SECONDS
         yield "in all", "time", f"about {clock(total)} ({self.basis})"
         yield "", "memory", f"about {self.memory_bytes / 1e9:.1f} GB"
         yield "", "disk", f"about {self.disk_bytes / 1e9:.2f} GB"
@@ -95,6 +103,9 @@ def estimate(home: HomeResource, compute: ComputeResource, key: str) -> Estimate
     training_flops = 2.0 * SAE_TRAINING_MULTIPLE * size["d_model"] * version.spec.sae.n_latents
     n_layers = len(version.spec.reader.layers)
     n_tokens = int(prompts["n_tokens"].sum())
+    whole = _flops_per_token(size, size["n_blocks"]) + 2.0 * size["n_vocabulary"] * size["d_model"]
+    n_weighed = min(version.spec.evidence.max_labels, prompts.height)
+    n_labels = len(version.spec.labels) + (version.spec.data.topic is not None)
     cached = min(n_tokens, version.spec.sae.max_activation_tokens) if n_training else 0
     return Estimate(
         n_rows=int(prompts["n_rows"].sum()) + n_rejected,
@@ -106,6 +117,9 @@ def estimate(home: HomeResource, compute: ComputeResource, key: str) -> Estimate
         n_training_tokens=n_training * n_layers,
         seconds_reading=n_to_read / speed,
         seconds_training=n_layers * n_training * training_flops / (machine * FORWARD_EFFICIENCY),
+        # the model as it is, with the reconstruction, with zeros
+        seconds_health=3.0 * version.spec.sae.health_tokens * whole / (machine * FORWARD_EFFICIENCY),
+        seconds_evidence=n_labels * EVIDENCE_OPERATIONS * 5.0 * float(n_weighed) ** 3 / machine,
         memory_bytes=OVERHEAD_BYTES + 4.0 * _parameters(size, version.spec) + 8.0 * cached * size["d_model"],
         disk_bytes=n_layers
         * (texts.height * size["d_model"] * 8 + n_tokens * FEATURES_PER_TOKEN * version.spec.sae.k * BYTES_PER_FEATURE)

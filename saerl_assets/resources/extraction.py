@@ -18,7 +18,8 @@ from saerl_assets.resources.reading import Reading
 from saerl_assets.storage.shards import ShardFiles, ShardStore
 
 if TYPE_CHECKING:
-    from saerl_assets.models.extraction import ShardRows
+    from saerl_assets.models.extraction import Activations, ShardRows
+    from saerl_assets.models.reader import Reader
     from saerl_assets.models.texts import Shard
 
 N_SAMPLED_STATES = 2_000
@@ -59,7 +60,12 @@ def extract(
     started, n_read, seconds = time.monotonic(), 0, dict.fromkeys(PARTS, 0.0)
     missing_shards = [shard for shard in shards if not store.has(shard.shard_id, names)]
     n_done = n_tokens - sum(shard.n_tokens for shard in missing_shards)
-    for shard, parts in _extracted(reading, missing_shards, weights, controls, store):
+    kept: set[str] = set()
+    n_passed, seconds_passed = 0, 0.0
+    for shard, parts in _extracted(reading, missing_shards, weights, controls, store, kept):
+        if shard.shard_id not in kept:
+            n_passed += shard.n_tokens
+            seconds_passed += sum(parts[part] for part in parts if part != "writing")
         seconds = {part: seconds[part] + parts.get(part, 0.0) for part in PARTS}
         n_read += shard.n_tokens
         n_done += shard.n_tokens
@@ -69,7 +75,8 @@ def extract(
         "texts_read": missing.height,
         "texts_known": n_texts - missing.height,
         "tokens_read": n_read,
-        "tokens_per_second": round(n_read / elapsed, 1) if n_read and elapsed else 0.0,
+        "tokens_from_cache": n_read - n_passed,
+        "tokens_per_second": round(n_passed / seconds_passed, 1) if n_passed and seconds_passed else 0.0,
         **{f"share_{part}": round(seconds[part] / elapsed, 3) for part in PARTS if n_read and elapsed},
         "dtype": reading.spec.reader.dtype,
         **reading.compute.as_metadata(),
@@ -102,17 +109,33 @@ def _missing(reading: Reading, prompts: pl.DataFrame, weights: pl.DataFrame, con
 
 
 def _extracted(
-    reading: Reading, shards: "list[Shard]", weights: pl.DataFrame, controls: pl.DataFrame, store: ShardStore
+    reading: Reading,
+    shards: "list[Shard]",
+    weights: pl.DataFrame,
+    controls: pl.DataFrame,
+    store: ShardStore,
+    kept: set[str],
 ) -> "Iterator[tuple[Shard, dict[str, float]]]":
-    """Reads shards, from the activations that are kept or with a pass of the reader, and writes their rows."""
+    """Reads shards, from the activations that are kept or with a pass of the reader, and writes their rows.
+
+    The ids of those whose activations were kept are added to `kept`: they say nothing of the reader's speed.
+    """
     if not shards:
         return iter(())
     from saerl_assets.models.extraction import extract_shards
 
     cache = reading.cache()
+
+    def source(shard: "Shard") -> "Activations | Reader":
+        found = cache.get(shard)
+        if found is None:
+            return reading.reader()
+        kept.add(shard.shard_id)
+        return found
+
     return extract_shards(
         shards,
-        lambda shard: cache.get(shard) or reading.reader(),
+        source,
         {row["layer"]: reading.encoder(row["digest"]) for row in weights.to_dicts()},
         dict(weights.select("layer", "sink_threshold").iter_rows()),
         budget=reading.compute.budget_for(reading.version),

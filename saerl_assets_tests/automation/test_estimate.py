@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from saerl_assets.automation.estimate import Estimate, estimate
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
@@ -57,3 +59,14 @@ def test_it_can_be_read_by_people_and_by_scripts(tiny_home: HomeResource) -> Non
     words = [" ".join(line) for line in found.lines()]
     assert any("memory about" in line and "GB" in line for line in words)
     assert any("time about" in line for line in words)
+
+
+def test_health_and_evidence_cost_time(
+    tiny_world: TinyWorld, fresh_home: HomeResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ComputeResource, "matmul_flops", lambda _self: 1e11)
+    tiny_world.register(fresh_home)
+    tiny_world.register(fresh_home, "spare-v1", sae={"health_tokens": 0}, labels=None)
+    both, topic_alone = plan(fresh_home), plan(fresh_home, "spare-v1")
+    assert both.seconds_health > topic_alone.seconds_health == 0
+    assert both.seconds_evidence == 3 * topic_alone.seconds_evidence > 0

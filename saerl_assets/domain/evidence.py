@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from saerl_assets.domain.predictors import Predictor
+    from saerl_assets.domain.predictors import Matrix
 
 TELLS_ITSELF = {("topic", "metadata")}
 """Label and predictor that hold the same column."""
@@ -81,7 +81,7 @@ class Evidence:
 
 
 def weigh_evidence(
-    predictors: Mapping[str, Predictor],
+    predictors: Mapping[str, Matrix],
     labels: Sequence[LabelValues],
     prompt_ids: Sequence[str],
     lengths: NDArray[np.float64],

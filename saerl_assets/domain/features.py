@@ -84,8 +84,11 @@ class FeatureSet(Protocol):
     def n_features(self) -> int:
         """Width of every matrix: features over all layers."""
 
-    def csr(self, pooling: Pooling) -> FloatMatrix:
-        """All prompts pooled: float32 [n_prompts, n_features] with int32 indices, sorted within each row."""
+    def csr(self, pooling: Pooling, rows: NDArray[np.int64] | None = None) -> FloatMatrix:
+        """Pooled rows, all or those of some ascending numbers: float32 [n, n_features], sorted within each row."""
+
+    def blocks(self, pooling: Pooling) -> Iterator[tuple[int, FloatMatrix]]:
+        """All prompts pooled, block after block: the number of a block's first row, and its matrix."""
 
     def activations(self) -> Iterator[FeatureRows]:
         """All prompts in blocks, in the order of `prompt_ids`."""
@@ -131,8 +134,12 @@ def finite_csr(features: FeatureSet, pooling: Pooling) -> FloatMatrix:
     return matrix
 
 
-def require_finite(matrix: FloatMatrix) -> None:
+def require_finite(matrix: FloatMatrix, first_row: int = 0) -> None:
     """Proves that every entry is a number.
+
+    Args:
+        matrix: The features of some prompts.
+        first_row: The number of its first row among all prompts.
 
     Raises:
         SaerlError: `features_not_finite` naming the first row with an infinite or undefined value.
@@ -140,7 +147,7 @@ def require_finite(matrix: FloatMatrix) -> None:
     bad = np.flatnonzero(~np.isfinite(matrix.data))
     if len(bad) == 0:
         return
-    row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
+    row = first_row + int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
     raise SaerlError(
         "features_not_finite",
         f"{len(bad):,} activations are no finite numbers, the first in row {row} of the prompts by id.",

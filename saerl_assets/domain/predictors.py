@@ -7,22 +7,23 @@ Belongs here: turning prompts, features and states into one matrix per predictor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
+from saerl_assets.domain.features import require_finite
 from saerl_assets.domain.spec import Pooling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from saerl_assets.domain.features import FeatureSet
+    from saerl_assets.domain.features import FeatureSet, FloatMatrix
 
-    Predictor: TypeAlias = "sparse.csr_matrix[np.float32] | NDArray[np.floating]"
+    Matrix: TypeAlias = "sparse.csr_matrix[np.float32] | NDArray[np.floating]"
 
 MAX_CATEGORIES = 50
 """A text field with more values than this is no category but a name of the row."""
@@ -31,6 +32,65 @@ SAE_POOLINGS: tuple[Pooling, ...] = ("max", "mean", "binary")
 
 COMBINED = ("sae_max", "dense_mean", "length")
 """What the predictor `combined` puts side by side, each with the same total variance."""
+
+
+class Predictor(Protocol):
+    """A row of numbers for every prompt, made part by part as it is needed: what a proxy or a probe learns from."""
+
+    @property
+    def name(self) -> str:
+        """What `signal_evidence` calls it."""
+
+    def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
+        """Some prompts by ascending row number: float32 [len(rows), n_columns], proven to be finite.
+
+        Raises:
+            SaerlError: `features_not_finite`.
+        """
+
+    def blocks(self) -> Iterator[tuple[int, FloatMatrix]]:
+        """All prompts, block after block: the number of a block's first row, and its matrix, proven to be finite.
+
+        Raises:
+            SaerlError: `features_not_finite`.
+        """
+
+
+@dataclass(frozen=True)
+class PooledFeatures:
+    """SAE features as a predictor."""
+
+    features: FeatureSet
+    pooling: Pooling
+    name: str = ""
+
+    def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
+        """See `Predictor.take`."""
+        matrix = self.features.csr(self.pooling, rows)
+        require_finite(matrix)
+        return matrix
+
+    def blocks(self) -> Iterator[tuple[int, FloatMatrix]]:
+        """See `Predictor.blocks`."""
+        for start, matrix in self.features.blocks(self.pooling):
+            require_finite(matrix, start)
+            yield start, matrix
+
+
+@dataclass(frozen=True)
+class WholeMatrix:
+    """A matrix that is in memory as a predictor."""
+
+    matrix: FloatMatrix
+    name: str = ""
+
+    def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
+        """See `Predictor.take`."""
+        return self.matrix[rows]
+
+    def blocks(self) -> Iterator[tuple[int, FloatMatrix]]:
+        """See `Predictor.blocks`."""
+        yield 0, self.matrix
 
 
 @dataclass(frozen=True)
@@ -48,7 +108,7 @@ def build_predictors(
     control: FeatureSet | None,
     *,
     label_fields: Sequence[str],
-) -> dict[str, Predictor]:
+) -> dict[str, Matrix]:
     """One matrix per predictor, with a row for every prompt in the order of `prompts`.
 
     Args:
@@ -63,7 +123,7 @@ def build_predictors(
         `sae_max`, `sae_mean`, `sae_binary`, simpler ones first.
     """
     length = prompts["n_tokens"].to_numpy().astype(np.float64)
-    found: dict[str, Predictor] = {
+    found: dict[str, Matrix] = {
         "constant": np.ones((len(prompts), 1)),
         "length": np.stack([length, np.log1p(length)], axis=1),
         "tfidf": _tfidf(prompts["text"].to_list()),
@@ -78,7 +138,7 @@ def build_predictors(
     return found
 
 
-def _tfidf(texts: Sequence[str]) -> Predictor:
+def _tfidf(texts: Sequence[str]) -> Matrix:
     """Words and pairs of words, weighted by how rare they are among the prompts."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 

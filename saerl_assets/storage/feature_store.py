@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.features import FeatureRows, pool
@@ -47,11 +48,22 @@ class WarehouseFeatures:
         self._warehouse = warehouse
         self._layers = tuple(layers)
 
-    def csr(self, pooling: Pooling) -> sp.csr_matrix[np.float32]:
-        """All prompts x all features, float32; rows in the order of `prompt_ids`."""
-        blocks = [pool(rows, pooling, self.n_features) for rows in self.activations()]
+    def csr(self, pooling: Pooling, rows: NDArray[np.int64] | None = None) -> sp.csr_matrix[np.float32]:
+        """Prompts x all features, float32: all prompts, or those of some ascending row numbers."""
+        chosen = np.arange(len(self.prompt_ids)) if rows is None else rows
+        blocks = [
+            pool(self._block(chosen[start : start + BLOCK_PROMPTS].tolist()), pooling, self.n_features)
+            for start in range(0, max(len(chosen), 1), BLOCK_PROMPTS)
+        ]
         joined: sp.csr_matrix[np.float32] = sp.vstack(blocks, format="csr")
         return joined
+
+    def blocks(self, pooling: Pooling) -> Iterator[tuple[int, sp.csr_matrix[np.float32]]]:
+        """Prompts x all features, block after block, each with the number of its first row."""
+        start = 0
+        for rows in self.activations():
+            yield start, pool(rows, pooling, self.n_features)
+            start += len(rows.prompt_ids)
 
     def activations(self) -> Iterator[FeatureRows]:
         """Blocks of prompts in the order of `prompt_ids`.
@@ -60,10 +72,10 @@ class WarehouseFeatures:
             SaerlError: `features_missing` if a prompt has no row.
         """
         for start in range(0, len(self.prompt_ids), BLOCK_PROMPTS):
-            stop = start + BLOCK_PROMPTS
-            yield self._block(self.prompt_ids[start:stop], self._text_ids[start:stop])
+            yield self._block(range(start, min(start + BLOCK_PROMPTS, len(self.prompt_ids))))
 
-    def _block(self, prompt_ids: list[str], text_ids: list[str]) -> FeatureRows:
+    def _block(self, rows: Sequence[int]) -> FeatureRows:
+        prompt_ids, text_ids = [self.prompt_ids[row] for row in rows], [self._text_ids[row] for row in rows]
         parts = [self._layer_block(layer, prompt_ids, text_ids) for layer in self._layers]
         return parts[0] if len(parts) == 1 else _side_by_side(parts)
 

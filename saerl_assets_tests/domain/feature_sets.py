@@ -31,8 +31,15 @@ class MemoryFeatureSet:
     def prompt_ids(self) -> list[str]:
         return self.block.prompt_ids
 
-    def csr(self, pooling: Pooling) -> FloatMatrix:
-        return pool(self.block, pooling, self.n_features)
+    def csr(self, pooling: Pooling, rows: NDArray[np.int64] | None = None) -> FloatMatrix:
+        matrix = pool(self.block, pooling, self.n_features)
+        return matrix if rows is None else matrix[rows]
+
+    def blocks(self, pooling: Pooling) -> Iterator[tuple[int, FloatMatrix]]:
+        start = 0
+        for rows in self.activations():
+            yield start, pool(rows, pooling, self.n_features)
+            start += len(rows.prompt_ids)
 
     def activations(self) -> Iterator[FeatureRows]:
         for start in range(0, len(self.prompt_ids), self.block_size):

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from saerl_assets.assets.rooms import table_asset
 from saerl_assets.domain.features import FeatureSet
+from saerl_assets.domain.predictors import PooledFeatures
 from saerl_assets.domain.quality import Probe, ProbeResult, score_quality, train_probe
-from saerl_assets.domain.spec import Pooling
 from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
@@ -35,7 +35,9 @@ def quality_probe(
     Without outcomes nothing is trained, and the explanation says how to supply them.
     """
     spec = home.version(context.partition_key).spec
-    result = train_probe(prompt_features, prompts, labels, spec.quality, spec.seed)
+    pooling = spec.quality.pooling
+    predictor = PooledFeatures(prompt_features, pooling, f"sae_{pooling}")
+    result = train_probe(predictor, prompts, labels, spec.quality, spec.seed)
     metrics = result.metrics
     if result.probe is not None:
         with TemporaryDirectory() as folder:
@@ -65,7 +67,8 @@ def quality_scores(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per prompt: the predicted probability of a correct outcome, and whether the prompt is kept."""
     spec = home.version(context.partition_key).spec.quality
-    scores = score_quality(prompt_features, prompts, _trained(home, quality_probe, spec.pooling), spec)
+    predictor = PooledFeatures(prompt_features, spec.pooling, f"sae_{spec.pooling}")
+    scores = score_quality(predictor, prompts, _trained(home, quality_probe), spec)
     return dg.MaterializeResult(
         value=scores,
         metadata={
@@ -75,10 +78,10 @@ def quality_scores(
     )
 
 
-def _trained(home: HomeResource, metrics: pl.DataFrame, pooling: Pooling) -> ProbeResult:
+def _trained(home: HomeResource, metrics: pl.DataFrame) -> ProbeResult:
     """The probe that the metrics name, read back from its file."""
     digests = metrics["digest"].drop_nulls()
     if digests.is_empty():
         return ProbeResult(None, metrics)
     weights = load_file(home.artifacts().find("probe", digests[0]) / WEIGHTS_FILE)
-    return ProbeResult(Probe(weights["coefficients"], float(weights["intercept"][0]), pooling), metrics)
+    return ProbeResult(Probe(weights["coefficients"], float(weights["intercept"][0])), metrics)

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from saerl_assets.domain.agreement import auroc, brier, mean_over_folds
-from saerl_assets.domain.features import finite_csr, require_aligned
 from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, outer_folds
 from saerl_assets.domain.linear_models import LinearModel, predict_held_out
 from saerl_assets.domain.logistic_regression import fit_logistic, logistic
@@ -23,8 +22,8 @@ from saerl_assets.domain.threads import one_thread
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from saerl_assets.domain.features import FeatureSet
-    from saerl_assets.domain.spec import Pooling, QualitySpec
+    from saerl_assets.domain.predictors import Predictor
+    from saerl_assets.domain.spec import QualitySpec
 
 METRICS_SCHEMA = pl.Schema(
     {
@@ -51,9 +50,8 @@ class Probe:
     """A logistic regression: probability = logistic(intercept + features x coefficients)."""
 
     coefficients: NDArray[np.float32]
-    """[n_features] in units of the unscaled, pooled features."""
+    """[n_features] in units of the predictor's columns."""
     intercept: float
-    pooling: Pooling
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class ProbeResult:
 
 
 def train_probe(
-    features: FeatureSet, prompts: pl.DataFrame, labels: pl.DataFrame, spec: QualitySpec, seed: int
+    predictor: Predictor, prompts: pl.DataFrame, labels: pl.DataFrame, spec: QualitySpec, seed: int
 ) -> ProbeResult:
     """Logistic regression on the labelled training prompts, measured on held-out ones.
 
@@ -82,8 +80,8 @@ def train_probe(
     does not grow with the rollouts.
 
     Args:
-        features: The version's features.
-        prompts: Table `prompts`, all splits, in the order of the features.
+        predictor: A row for every prompt; only those of labelled prompts are taken.
+        prompts: Table `prompts`, all splits, in the order of the predictor.
         labels: Table `labels`, all labels; may be empty.
         spec: What to learn.
         seed: Seed of the folds.
@@ -93,10 +91,8 @@ def train_probe(
         what to supply.
 
     Raises:
-        ValueError: Features and prompts are not aligned.
         SaerlError: `features_not_finite`.
     """
-    require_aligned(features, prompts)
     supervision = supervise(prompts, labels, spec.label, limit=None, seed=seed)
     reason = why_not_learnable(supervision, section="quality", min_labels=spec.min_labels)
     reason = reason or _why_not_shares(supervision)
@@ -104,10 +100,10 @@ def train_probe(
         explanation = f"{reason} Quality filters nothing."
         metric = _empty_metric("none", "held_out", len(supervision.rows), explanation)
         return ProbeResult(None, pl.DataFrame([metric], schema=METRICS_SCHEMA))
-    known = finite_csr(features, spec.pooling)[supervision.rows]
+    known = predictor.take(supervision.rows)
     shares = supervision.values
     weight = supervision.n_observations / supervision.n_observations.mean()
-    names = [features.prompt_ids[row] for row in supervision.rows]
+    names = prompts["prompt_id"].gather(supervision.rows).to_list()
     fractions = hash_fractions(names, seed=seed, purpose="quality inner fold")
     folds = outer_folds(names, seed=seed)
 
@@ -120,8 +116,8 @@ def train_probe(
     outcomes = _Outcomes(shares, weight)
     area = mean_over_folds(lambda rows: outcomes.take(rows).auroc(held_out.predictions[rows]), folds)
     explanation = (
-        f"Logistic regression on SAE features, on prompts that it has not seen: mean over {N_OUTER_FOLDS} "
-        f"folds, its penalty chosen within each.{supervision.left_out}{_caution(area, spec)}"
+        f"Logistic regression on {predictor.name or 'its predictor'}, on prompts that it has not seen: mean over "
+        f"{N_OUTER_FOLDS} folds, its penalty chosen within each.{supervision.left_out}{_caution(area, spec)}"
     )
     overfit = "The same on the prompts that it was fitted to: how far it overfits."
     fitted, penalty = model.predict(known), float(np.median(held_out.penalties))
@@ -129,7 +125,7 @@ def train_probe(
         outcomes.metric("held_out", held_out.predictions, area, penalty, explanation),
         outcomes.metric("fitted", fitted, outcomes.auroc(fitted), model.penalty, overfit),
     ]
-    probe = Probe(model.coefficients.astype(np.float32), model.intercept, spec.pooling)
+    probe = Probe(model.coefficients.astype(np.float32), model.intercept)
     return ProbeResult(probe, pl.DataFrame(metrics, schema=METRICS_SCHEMA))
 
 
@@ -157,12 +153,12 @@ class _Outcomes:
         }
 
 
-def score_quality(features: FeatureSet, prompts: pl.DataFrame, result: ProbeResult, spec: QualitySpec) -> pl.DataFrame:
+def score_quality(predictor: Predictor, prompts: pl.DataFrame, result: ProbeResult, spec: QualitySpec) -> pl.DataFrame:
     """Scores every prompt and drops the worst ones of the training split, as the spec says.
 
     Args:
-        features: The version's features.
-        prompts: Table `prompts`, all splits, in the order of the features.
+        predictor: A row for every prompt; only those of labelled prompts are taken.
+        prompts: Table `prompts`, all splits, in the order of the predictor.
         result: What `train_probe` returned.
         spec: What to drop. Shares are of the training split's prompts; prompts set apart for evaluation are
             kept.
@@ -171,11 +167,10 @@ def score_quality(features: FeatureSet, prompts: pl.DataFrame, result: ProbeResu
         Table `quality_scores`. Equal scores are dropped in the order of prompt_id.
 
     Raises:
-        ValueError: Features and prompts are not aligned.
+        ValueError: The predictor has a row for other than every prompt.
         SaerlError: `features_not_finite`.
     """
-    require_aligned(features, prompts)
-    quality = _probabilities(features, result.probe)
+    quality = _probabilities(predictor, result.probe, len(prompts))
     is_train = prompts["split"].to_numpy() == "train"
     reasons = np.full(len(prompts), SET_APART, dtype=object)
     kept = np.ones(len(prompts), dtype=bool)
@@ -194,7 +189,7 @@ def score_quality(features: FeatureSet, prompts: pl.DataFrame, result: ProbeResu
         )
         reasons[order[wanted:]] = passed
     return pl.DataFrame(
-        {"prompt_id": features.prompt_ids, "quality": quality, "kept": kept, "reason": list(reasons)},
+        {"prompt_id": prompts["prompt_id"], "quality": quality, "kept": kept, "reason": list(reasons)},
         schema=SCORES_SCHEMA,
     )
 
@@ -217,11 +212,18 @@ def _share(fraction: float, number: int) -> int:
     return int(fraction * number + 1e-9)
 
 
-def _probabilities(features: FeatureSet, probe: Probe | None) -> NDArray[np.float64] | None:
+def _probabilities(predictor: Predictor, probe: Probe | None, n_prompts: int) -> NDArray[np.float64] | None:
+    """The probability of every prompt, block by block."""
     if probe is None:
         return None
-    matrix = finite_csr(features, probe.pooling)
-    return logistic(LinearModel(probe.coefficients.astype(np.float64), probe.intercept, np.nan).predict(matrix))
+    model = LinearModel(probe.coefficients.astype(np.float64), probe.intercept, np.nan)
+    quality = np.full(n_prompts, np.nan)
+    for start, matrix in predictor.blocks():
+        quality[start : start + matrix.shape[0]] = logistic(model.predict(matrix))
+    if np.isnan(quality).any():
+        message = "the predictor does not have a row for every prompt"
+        raise ValueError(message)
+    return quality
 
 
 def _why_idle(result: ProbeResult, spec: QualitySpec) -> str | None:

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.logistic_regression import logistic
+from saerl_assets.domain.predictors import PooledFeatures, WholeMatrix
 from saerl_assets.domain.quality import SET_APART, Probe, ProbeResult, score_quality, train_probe
 from saerl_assets.domain.spec import QualitySpec
 from saerl_assets.domain.threads import one_thread
@@ -24,6 +25,7 @@ from saerl_assets_tests.domain.table_shapes import assert_is_table
 N_PROMPTS, N_EVALUATION = 600, 60
 N_TRAIN = N_PROMPTS - N_EVALUATION
 FEATURES = feature_set(planted_rows(N_PROMPTS, 50, seed=0, density=0.3))
+POOLED = PooledFeatures(FEATURES, "max", "sae_max")
 PROMPTS = prompt_frame(FEATURES.prompt_ids, n_evaluation=N_EVALUATION)
 PROBABILITY = logistic(FEATURES.csr("max")[:, :3].toarray().astype(np.float64) @ [1.5, -2.0, 1.5])
 BINARY = np.random.default_rng(1).binomial(1, PROBABILITY).astype(np.float64)
@@ -35,7 +37,7 @@ def labels_of(rows: slice, values: np.ndarray = BINARY, *, n_observations: int =
 
 
 def train(labels: pl.DataFrame, **settings_: object) -> ProbeResult:
-    return train_probe(FEATURES, PROMPTS, labels, QualitySpec.model_validate(settings_), 0)
+    return train_probe(POOLED, PROMPTS, labels, QualitySpec.model_validate(settings_), 0)
 
 
 def metric(result: ProbeResult, rows: str = "held_out") -> dict[str, float]:
@@ -43,7 +45,7 @@ def metric(result: ProbeResult, rows: str = "held_out") -> dict[str, float]:
 
 
 def score(result: ProbeResult, **settings_: object) -> pl.DataFrame:
-    return score_quality(FEATURES, PROMPTS, result, QualitySpec.model_validate(settings_))
+    return score_quality(POOLED, PROMPTS, result, QualitySpec.model_validate(settings_))
 
 
 LEARNED = train(labels_of(slice(0, N_TRAIN)))
@@ -204,17 +206,17 @@ def test_no_filter_drops_more_than_it_may(
 
 def test_equal_scores_are_dropped_in_the_order_of_the_prompts() -> None:
     features = feature_set(np.ones((20, 1)))
-    probe = ProbeResult(Probe(np.ones(1, dtype=np.float32), 0.0, "max"), LEARNED.metrics)
+    probe = ProbeResult(Probe(np.ones(1, dtype=np.float32), 0.0), LEARNED.metrics)
     spec = QualitySpec(filter="share", drop_fraction=0.2)
-    scores = score_quality(features, prompt_frame(features.prompt_ids), probe, spec)
+    scores = score_quality(PooledFeatures(features, "max"), prompt_frame(features.prompt_ids), probe, spec)
     assert scores["kept"].to_list() == [False] * 4 + [True] * 16
 
 
 def test_a_share_is_counted_exactly() -> None:
     features = feature_set(np.ones((100, 1)))
-    probe = ProbeResult(Probe(np.ones(1, dtype=np.float32), 0.0, "max"), LEARNED.metrics)
+    probe = ProbeResult(Probe(np.ones(1, dtype=np.float32), 0.0), LEARNED.metrics)
     spec = QualitySpec(filter="share", drop_fraction=0.29, max_dropped_fraction=1.0)
-    scores = score_quality(features, prompt_frame(features.prompt_ids), probe, spec)
+    scores = score_quality(PooledFeatures(features, "max"), prompt_frame(features.prompt_ids), probe, spec)
     assert (~scores["kept"]).sum() == 29
 
 
@@ -238,14 +240,17 @@ def test_the_order_of_labels_and_the_threads_change_no_byte() -> None:
 
 
 def test_the_probe_gives_the_scores_by_itself() -> None:
-    """What is kept of a probe, its coefficients, intercept and pooling, is enough to score with."""
-    result = train(labels_of(slice(0, N_TRAIN)), pooling="mean")
-    assert result.probe is not None
-    assert result.probe.pooling == "mean"
-    assert result.probe.coefficients.dtype == np.float32
-    dense = FEATURES.csr("mean").toarray().astype(np.float64)
-    expected = logistic(dense @ result.probe.coefficients.astype(np.float64) + result.probe.intercept)
-    np.testing.assert_allclose(score(result, pooling="mean")["quality"].to_numpy(), expected, rtol=1e-9)
+    """What is kept of a probe, its coefficients and intercept, is enough to score with."""
+    assert LEARNED.probe is not None
+    assert LEARNED.probe.coefficients.dtype == np.float32
+    dense = FEATURES.csr("max").toarray().astype(np.float64)
+    expected = logistic(dense @ LEARNED.probe.coefficients.astype(np.float64) + LEARNED.probe.intercept)
+    np.testing.assert_allclose(score(LEARNED)["quality"].to_numpy(), expected, rtol=1e-9)
+
+
+def test_a_predictor_of_other_prompts_is_refused() -> None:
+    with pytest.raises(ValueError, match="a row for every prompt"):
+        score_quality(WholeMatrix(FEATURES.csr("max")[:10]), PROMPTS, LEARNED, QualitySpec())
 
 
 @settings(deadline=None, max_examples=15)
@@ -270,8 +275,8 @@ def test_any_small_version_gets_a_verdict_for_every_prompt(n_prompts: int, rows:
     values = kinds[kind]
     labels = label_frame("correct", features.prompt_ids[: len(values)], values)
     prompts, spec = prompt_frame(features.prompt_ids), QualitySpec(min_labels=10, min_auroc=0.0)
-    result = train_probe(features, prompts, labels, spec, 0)
-    scores = score_quality(features, prompts, result, spec)
+    result = train_probe(PooledFeatures(features, "max"), prompts, labels, spec, 0)
+    scores = score_quality(PooledFeatures(features, "max"), prompts, result, spec)
     assert_is_table(result.metrics, "quality_probe")
     assert_is_table(scores, "quality_scores")
     assert scores["kept"].sum() >= 0.8 * n_prompts
@@ -285,6 +290,6 @@ def test_an_undefined_activation_is_refused() -> None:
     prompts = prompt_frame(features.prompt_ids)
     labels = label_frame("correct", features.prompt_ids, [0.0, 1.0] * 30)
     with pytest.raises(SaerlError, match="no finite numbers"):
-        train_probe(features, prompts, labels, QualitySpec(), 0)
+        train_probe(PooledFeatures(features, "max"), prompts, labels, QualitySpec(), 0)
     with pytest.raises(SaerlError, match="no finite numbers"):
-        score_quality(features, prompts, LEARNED, QualitySpec())
+        score_quality(PooledFeatures(features, "max"), prompts, LEARNED, QualitySpec())

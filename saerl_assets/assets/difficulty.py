@@ -15,6 +15,7 @@ from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
+from saerl_assets.resources.predictors import chosen_predictor
 
 
 @dg.multi_asset(
@@ -28,14 +29,27 @@ def difficulty(
     prompt_features: FeatureSet,
     prompts: pl.DataFrame,
     labels: pl.DataFrame,
+    signal_evidence: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
     """Count, magnitude and a proxy learned from labels: how hard each prompt is, and how far that can be trusted."""
     spec = home.version(context.partition_key).spec
-    result = score_difficulty(prompt_features, prompts, labels, spec.difficulty, spec.seed)
+    learned = chosen_predictor(home, spec.key, prompts, prompt_features, signal_evidence, "difficulty")
+    result = score_difficulty(
+        prompt_features,
+        prompts,
+        labels,
+        spec.difficulty,
+        spec.seed,
+        predictor=learned.predictor,
+        chosen=learned.words,
+    )
     yield dg.MaterializeResult(
         asset_key="difficulty_proxy",
         value=result.metrics,
-        metadata={"figure": picture(figure_difficulty_proxy(result.metrics), "rank correlation by score")},
+        metadata={
+            "learned_from": f"{learned.predictor.name}. {learned.words}".strip(),
+            "figure": picture(figure_difficulty_proxy(result.metrics), "rank correlation by score"),
+        },
     )
     yield dg.MaterializeResult(
         asset_key="difficulty_scores",

@@ -13,15 +13,13 @@ from saerl_assets.assets.rooms import outs
 from saerl_assets.domain.evidence import weigh_evidence
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.label_values import LabelValues
-from saerl_assets.domain.predictors import build_predictors
 from saerl_assets.domain.supervision import supervise
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.evidence import figure_evidence_curve, figure_evidence_verdicts, figure_signal_evidence
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
+from saerl_assets.resources.predictors import version_predictors
 from saerl_assets.resources.progress import progress_lines
-from saerl_assets.resources.tables import feature_set
-from saerl_assets.storage.states import dense_states
 
 
 @dg.multi_asset(
@@ -34,7 +32,7 @@ from saerl_assets.storage.states import dense_states
             "evidence_verdicts": ("scikitlearn",),
         },
     ),
-    deps=["prompt_states"],
+    deps=["prompt_states", "control_saes"],
     partitions_def=DATASET_VERSIONS,
 )
 def evidence(
@@ -43,17 +41,11 @@ def evidence(
     prompt_features: FeatureSet,
     prompts: pl.DataFrame,
     labels: pl.DataFrame,
-    sae_weights: pl.DataFrame,
-    control_saes: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
     """SAE features against length, words, dense states and a random SAE, on every label of the version."""
-    version = home.version(context.partition_key)
-    spec = version.spec
-    control = feature_set(home, version.key, "control_saes") if control_saes.height else None
-    states = dense_states(home.warehouse(), prompts, sae_weights.sort("layer")["reading_id"].to_list())
+    spec = home.version(context.partition_key).spec
     known = _labels(prompts, labels, spec.seed)
-    fields = [label.column for label in spec.labels.values()]
-    predictors = build_predictors(prompts, prompt_features, states, control, label_fields=fields) if known else {}
+    predictors = version_predictors(home, spec.key, prompts, prompt_features) if known else {}
     found = weigh_evidence(
         predictors,
         known,

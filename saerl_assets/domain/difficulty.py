@@ -1,7 +1,7 @@
 """Difficulty: how hard each prompt seems, from its features alone or learned from labels.
 
 Belongs here: the scores, the choice of the one in use, and how well each ranks the labelled prompts. Does not
-belong here: fitting (elastic_net) and the order that is made of it (batches).
+belong here: fitting (regressors), the label's scale (label_scale) and the order that is made of it (batches).
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import polars as pl
 
-from saerl_assets.domain.agreement import MIN_ROWS_RANKED, mean_over_folds, r_squared, spearman
-from saerl_assets.domain.elastic_net import fit_elastic_net
-from saerl_assets.domain.features import finite_csr, prompt_activity, require_aligned
-from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, held_out_parts, outer_folds
+from saerl_assets.domain.features import PromptActivity, prompt_activity, require_aligned
+from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, outer_folds
+from saerl_assets.domain.label_scale import LabelScale
 from saerl_assets.domain.linear_models import LinearModel, predict_held_out
+from saerl_assets.domain.predictors import PooledFeatures, SideBySide, prompt_length
+from saerl_assets.domain.ranking import MIN_ROWS_RANKED, Ranking
+from saerl_assets.domain.regressors import NAMES, Regressor, choose_regressor, fit_regressor
 from saerl_assets.domain.supervision import Supervision, known_values, supervise, why_not_learnable
 from saerl_assets.domain.threads import one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from saerl_assets.domain.features import FeatureSet, FloatMatrix
+    from saerl_assets.domain.features import FeatureSet
+    from saerl_assets.domain.predictors import Predictor
     from saerl_assets.domain.spec import DifficultySpec
 
     Doubles: TypeAlias = NDArray[np.float64]
@@ -34,7 +37,12 @@ METRICS_SCHEMA = pl.Schema(
         "rows": pl.String,
         "n_rows": pl.UInt64,
         "spearman": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
         "r2": pl.Float64,
+        "over_length": pl.Float64,
+        "over_length_low": pl.Float64,
+        "over_length_high": pl.Float64,
         "explanation": pl.String,
     }
 )
@@ -43,6 +51,7 @@ SCORES_SCHEMA = pl.Schema(
     {
         "prompt_id": pl.String,
         "n_active_features": pl.UInt32,
+        "n_active_per_token": pl.Float64,
         "magnitude": pl.Float64,
         "proxy": pl.Float64,
         "difficulty": pl.Float64,
@@ -50,6 +59,14 @@ SCORES_SCHEMA = pl.Schema(
         "difficulty_rank": pl.Float64,
     }
 )
+
+UNLEARNED = {
+    "count": "Number of features active anywhere in the prompt",
+    "count_per_token": "Number of features active on a token, on average",
+    "magnitude": "Summed activation of the features",
+    "length": "Number of tokens, the baseline that a proxy must beat",
+}
+"""Scores that no label goes into, in words."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +95,20 @@ class _Proxy:
 
 
 def score_difficulty(
-    features: FeatureSet, prompts: pl.DataFrame, labels: pl.DataFrame, spec: DifficultySpec, seed: int
+    features: FeatureSet,
+    prompts: pl.DataFrame,
+    labels: pl.DataFrame,
+    spec: DifficultySpec,
+    seed: int,
+    *,
+    predictor: Predictor | None = None,
+    chosen: str = "",
 ) -> DifficultyResult:
     """Scores every prompt, and learns a proxy from the labels of the training split if there are enough.
+
+    The proxy is fitted to the labelled rows and applied block by block, so memory does not grow with the prompts. Its
+    predictions are brought to the label's scale by isotonic regression on those of rows that were not learned from;
+    where that makes steps, the raw prediction orders the prompts of a step.
 
     `auto` takes the proxy if its held-out rank correlation with the label is above 0, else the magnitude.
     `label` takes the label where known and the proxy elsewhere, on the same scale; without a proxy the
@@ -91,7 +119,10 @@ def score_difficulty(
         prompts: Table `prompts`, all splits, in the order of the features.
         labels: Table `labels`, all labels; may be empty.
         spec: What to score and learn.
-        seed: Seed of the folds and of the labelled subset.
+        seed: Seed of the folds, of the labelled subset and of the bootstrap.
+        predictor: What the proxy learns from, with a row for every prompt; by default the features, pooled as the spec
+            says.
+        chosen: Why it is this one, to be said beside its figures.
 
     Returns:
         Scores and metrics; what could not be learned is said in the metrics' `explanation`.
@@ -102,100 +133,115 @@ def score_difficulty(
     """
     require_aligned(features, prompts)
     supervision = supervise(prompts, labels, spec.label, limit=spec.n_labels, seed=seed)
-    n_active, magnitude = prompt_activity(features)
-    proxy = _learn_proxy(features, supervision, spec, seed)
-    count, label = n_active.astype(np.float64), known_values(prompts, labels, spec.label)
-    difficulty, names = _score_in_use(spec, proxy, label, count, magnitude)
+    activity, length = prompt_activity(features), prompt_length(prompts)
+    names = [features.prompt_ids[row] for row in supervision.rows]
+    n_tokens = prompts["n_tokens"].to_numpy().astype(np.float64)
+    ranking = Ranking(supervision.values, outer_folds(names, seed=seed), n_tokens[supervision.rows], seed)
+    source = predictor or PooledFeatures(features, spec.pooling, f"sae_{'_'.join(spec.pooling)}")
+    if spec.with_length:
+        source = SideBySide((source, length), f"{source.name} and length")
+    reason = why_not_learnable(supervision, section="difficulty", min_labels=spec.min_labels)
+    if reason is None:
+        fractions = hash_fractions(names, seed=seed, purpose="difficulty inner fold")
+        proxy = _learn_proxy(source, len(prompts), supervision, ranking, fractions, spec, chosen)
+    else:
+        proxy = _no_proxy(supervision, reason)
+    unlearned = _unlearned(activity)
+    difficulty, used = _score_in_use(spec, proxy, known_values(prompts, labels, spec.label), unlearned)
     scores = pl.DataFrame(
         {
             "prompt_id": features.prompt_ids,
-            "n_active_features": n_active,
-            "magnitude": magnitude,
+            "n_active_features": activity.n_active,
+            "n_active_per_token": activity.per_token,
+            "magnitude": activity.magnitude,
             "proxy": proxy.values,
             "difficulty": difficulty,
-            "score_name": names,
+            "score_name": used,
             "difficulty_rank": _ranks(difficulty),
         },
         schema=SCORES_SCHEMA,
     )
-    lengths = prompts["n_tokens"].to_numpy().astype(np.float64)
-    baselines = {"count": count, "magnitude": magnitude, "length": lengths}
-    rows = proxy.metrics + [_baseline(name, score, supervision) for name, score in baselines.items()]
-    return DifficultyResult(scores, pl.DataFrame(rows, schema=METRICS_SCHEMA))
+    baselines = [
+        _baseline(name, score, supervision, ranking) for name, score in (unlearned | {"length": n_tokens}).items()
+    ]
+    return DifficultyResult(scores, pl.DataFrame(proxy.metrics + baselines, schema=METRICS_SCHEMA))
 
 
-def _learn_proxy(features: FeatureSet, supervision: Supervision, spec: DifficultySpec, seed: int) -> _Proxy:
-    """ElasticNet on the labelled prompts, measured on held-out ones, then applied to every prompt."""
-    reason = why_not_learnable(supervision, section="difficulty", min_labels=spec.min_labels)
-    if reason is not None:
-        return _no_proxy(supervision, reason)
-    matrix = finite_csr(features, spec.pooling)
-    known, target = matrix[supervision.rows], supervision.values
-    names = [features.prompt_ids[row] for row in supervision.rows]
-    fractions = hash_fractions(names, seed=seed, purpose="difficulty inner fold")
-    folds = outer_folds(names, seed=seed)
+def _unlearned(activity: PromptActivity) -> dict[str, Doubles]:
+    return {
+        "count": activity.n_active.astype(np.float64),
+        "count_per_token": activity.per_token,
+        "magnitude": activity.magnitude,
+    }
+
+
+def _learn_proxy(
+    predictor: Predictor,
+    n_prompts: int,
+    supervision: Supervision,
+    ranking: Ranking,
+    fractions: Doubles,
+    spec: DifficultySpec,
+    chosen: str,
+) -> _Proxy:
+    """A regression on the labelled prompts, measured on held-out ones, then applied to every prompt."""
+    known, target, widths = predictor.take(supervision.rows), supervision.values, predictor.widths
+
+    def regressor(rows: NDArray[np.int64]) -> Regressor:
+        if spec.regressor != "best":
+            return spec.regressor
+        return choose_regressor(known[rows], target[rows], fractions[rows], widths)
 
     def fit(rows: NDArray[np.int64]) -> LinearModel:
-        return fit_elastic_net(known[rows], target[rows], fractions[rows])
+        return fit_regressor(regressor(rows), known[rows], target[rows], fractions[rows], widths)
 
+    everything = np.arange(len(target))
     with one_thread():
-        model = fit(np.arange(len(target)))
+        name = regressor(everything)
+        model = fit_regressor(name, known, target, fractions, widths)
         if not model.coefficients.any():
             return _no_proxy(
                 supervision,
-                f"The features do not predict label {spec.label!r} better than its mean: label more prompts.",
+                f"{predictor.name} does not predict label {spec.label!r} better than its mean: label more prompts.",
             )
-        held_out = predict_held_out(fit, known, folds).predictions
-    rank_correlation = mean_over_folds(lambda rows: spearman(held_out[rows], target[rows]), folds)
-    metrics = [
-        _held_out_metric(held_out, target, folds, rank_correlation, supervision.left_out),
-        _fitted_metric(model, known, target),
-    ]
-    return _Proxy(model.predict(matrix), rank_correlation, metrics)
-
-
-def _held_out_metric(
-    predictions: Doubles,
-    target: Doubles,
-    folds: NDArray[np.int64],
-    rank_correlation: float | None,
-    left_out: str,
-) -> dict[str, object]:
-    base = np.full(len(target), target.mean())
-    for train, test in held_out_parts(folds):
-        base[test] = target[train].mean()
+        held_out = predict_held_out(fit, known, ranking.folds).predictions
+    is_held_out = np.isfinite(held_out)  # all are, unless one fold holds every prompt
+    scale = LabelScale.fit(held_out[is_held_out], target[is_held_out]) if is_held_out.any() else None
+    values = np.empty(n_prompts)
+    for start, block in predictor.blocks():
+        values[start : start + block.shape[0]] = model.predict(block)
+    raw = model.predict(known)
+    measured = ranking.of(held_out)
     explanation = (
-        f"ElasticNet on SAE features, on prompts that it has not seen: mean over {N_OUTER_FOLDS} folds, "
-        f"its penalties chosen within each.{left_out}"
+        f"{NAMES[name]} on {predictor.name}, on prompts that it has not seen: mean over {N_OUTER_FOLDS} folds, "
+        f"its settings chosen within each.{f' {chosen}' if chosen else ''}{supervision.left_out}"
     )
-    if not (rank_correlation or 0.0) > 0:
+    if not (measured["spearman"] or 0.0) > 0:
         explanation += ' It does not rank unseen prompts, so score = "auto" takes the magnitude: label more prompts.'
-    r2 = r_squared(predictions, target, base)
-    return _metric("proxy", "held_out", len(target), rank_correlation, r2, explanation)
-
-
-def _fitted_metric(model: LinearModel, known: FloatMatrix, target: Doubles) -> dict[str, object]:
-    fitted = model.predict(known)
-    r2 = r_squared(fitted, target, np.full(len(target), target.mean()))
     n_used = int(np.count_nonzero(model.coefficients))
-    explanation = f"The same on the prompts that it was fitted to, with {n_used:,} features: how far it overfits."
-    return _metric("proxy", "fitted", len(target), spearman(fitted, target), r2, explanation)
+    overfit = f"The same on the prompts that it was fitted to, with {n_used:,} columns: how far it overfits."
+    metrics = [
+        _metric("proxy", "held_out", len(target), explanation, measured),
+        _metric("proxy", "fitted", len(target), overfit, ranking.of_fitted(raw if scale is None else scale.apply(raw))),
+    ]
+    return _Proxy(values if scale is None else scale.apply(values), measured["spearman"], metrics)
 
 
 def _no_proxy(supervision: Supervision, reason: str) -> _Proxy:
     consequence = " Where the proxy is asked for, the magnitude takes its place."
-    return _Proxy(None, None, [_metric("proxy", "held_out", len(supervision.rows), None, None, reason + consequence)])
+    return _Proxy(None, None, [_metric("proxy", "held_out", len(supervision.rows), reason + consequence)])
 
 
 def _score_in_use(
-    spec: DifficultySpec, proxy: _Proxy, label: Doubles, count: Doubles, magnitude: Doubles
+    spec: DifficultySpec, proxy: _Proxy, label: Doubles, unlearned: dict[str, Doubles]
 ) -> tuple[Doubles, list[str]]:
     """The difficulty of each prompt, float64 [n_prompts], and the name of the score that it is.
 
     `label` is float64 [n_prompts], not a number where it is not known.
     """
-    if spec.score == "count":
-        return count, ["count"] * len(count)
+    if spec.score in ("count", "count_per_token"):
+        return unlearned[spec.score], [spec.score] * len(label)
+    magnitude = unlearned["magnitude"]
     wanted = spec.score == "proxy" or (spec.score in ("auto", "label") and proxy.is_trusted)
     learned = proxy.values if wanted else None
     scores, name = (magnitude, "magnitude") if learned is None else (learned, "proxy")
@@ -214,37 +260,24 @@ def _ranks(scores: Doubles) -> Doubles:
     return (rankdata(scores) - 1) / max(len(scores) - 1, 1)
 
 
-def _baseline(name: str, scores: Doubles, supervision: Supervision) -> dict[str, object]:
+def _baseline(name: str, scores: Doubles, supervision: Supervision, ranking: Ranking) -> dict[str, object]:
     """How a score that nobody fitted ranks the labelled prompts."""
-    what = {
-        "count": "Number of active features",
-        "magnitude": "Summed activation of the features",
-        "length": "Number of tokens, the baseline that a proxy must beat",
-    }[name]
-    value = spearman(scores[supervision.rows], supervision.values)
-    if value is not None:
+    what = UNLEARNED[name]
+    measured = ranking.of(scores[supervision.rows])
+    if measured["spearman"] is not None:
         explanation = f"{what}; nothing is learned, so every labelled training prompt is held out."
     else:
         explanation = (
             f"{what}; not measured, for that takes {MIN_ROWS_RANKED} labelled training prompts whose labels "
             f"and scores differ: add [labels.{supervision.label}] to the spec, or append outcomes."
         )
-    return _metric(name, "held_out", len(supervision.rows), value, None, explanation)
+    return _metric(name, "held_out", len(supervision.rows), explanation, measured)
 
 
 def _metric(
-    score_name: str,
-    rows: str,
-    n_rows: int,
-    rank_correlation: float | None,
-    r2: float | None,
-    explanation: str,
+    score_name: str, rows: str, n_rows: int, explanation: str, measured: dict[str, float | None] | None = None
 ) -> dict[str, object]:
-    return {
-        "score_name": score_name,
-        "rows": rows,
-        "n_rows": n_rows,
-        "spearman": rank_correlation,
-        "r2": r2,
-        "explanation": explanation,
-    }
+    """A row of the table, without figures where nothing was measured."""
+    row: dict[str, object] = dict.fromkeys(METRICS_SCHEMA)
+    names = {"score_name": score_name, "rows": rows, "n_rows": n_rows, "explanation": explanation}
+    return row | (measured or {}) | names

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from saerl_assets.domain.predictors import Matrix
+    from saerl_assets.domain.predictors import Predictor
 
 TELLS_ITSELF = {("topic", "metadata")}
 """Label and predictor that hold the same column."""
@@ -46,6 +46,8 @@ EVIDENCE_SCHEMA = pl.Schema(
         "over_dense": pl.Float64,
         "over_dense_low": pl.Float64,
         "over_dense_high": pl.Float64,
+        "behind_best": pl.Float64,
+        "behind_best_margin": pl.Float64,
     }
 )
 CURVE_SCHEMA = pl.Schema(
@@ -81,7 +83,7 @@ class Evidence:
 
 
 def weigh_evidence(
-    predictors: Mapping[str, Matrix],
+    predictors: Mapping[str, Predictor],
     labels: Sequence[LabelValues],
     prompt_ids: Sequence[str],
     lengths: NDArray[np.float64],
@@ -96,7 +98,7 @@ def weigh_evidence(
     bootstrap over prompts within folds, paired over predictors.
 
     Args:
-        predictors: Matrices with a row for every prompt, simpler ones first.
+        predictors: What there is by name, simpler ones first; only the labelled rows are made.
         labels: What is known of the training prompts.
         prompt_ids: All prompts.
         lengths: float64 [n_prompts], their tokens.
@@ -116,7 +118,7 @@ def weigh_evidence(
         told = LabelEvidence(chosen, [prompt_ids[row] for row in chosen.rows], lengths[chosen.rows], spec, seed)
         for place, (name, predictor) in enumerate(predictors.items()):
             if (label.name, name) not in TELLS_ITSELF:
-                told.measure(name, linear_kernels(predictor[chosen.rows]))
+                told.measure(name, linear_kernels(predictor.take(chosen.rows)))
             progress(number * len(predictors) + place + 1, len(labels) * len(predictors), unit="fits", note=label.name)
         told.combine()
         signals += told.rows()

@@ -8,7 +8,7 @@ what is learned from them (clusters, difficulty, quality).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FloatMatrix: TypeAlias = "sparse.csr_matrix[np.float32]"
+
+EntryColumn: TypeAlias = Literal["maximum", "total", "last", "n_active", "argmax_token"]
+"""What is known of a feature in a prompt besides that it is active there."""
+ENTRY_COLUMNS: tuple[EntryColumn, ...] = get_args(EntryColumn)
+
+POOLED_FROM: dict[Pooling, tuple[EntryColumn, ...]] = {
+    "max": ("maximum",),
+    "mean": ("total",),
+    "last": ("last",),
+    "fraction": ("n_active",),
+    "binary": (),
+}
+"""What each pooling is made of; a table need not be read for the others."""
 
 N_TOP_PROMPTS = 5
 """Prompts that are named for each feature."""
@@ -45,7 +58,8 @@ DENSITY_SCHEMA = pl.Schema(
 class FeatureRows:
     """A block of prompts as parallel arrays: prompt i owns the entries `indptr[i]:indptr[i + 1]`.
 
-    Only features that are active on at least one token have an entry, so every `maximum` is above 0.
+    Only features that are active on at least one token have an entry, so every `maximum` is above 0. A column that was
+    not asked for is empty.
     """
 
     prompt_ids: list[str]
@@ -90,15 +104,15 @@ class FeatureSet(Protocol):
     def blocks(self, pooling: Pooling) -> Iterator[tuple[int, FloatMatrix]]:
         """All prompts pooled, block after block: the number of a block's first row, and its matrix."""
 
-    def activations(self) -> Iterator[FeatureRows]:
-        """All prompts in blocks, in the order of `prompt_ids`."""
+    def activations(self, columns: Sequence[EntryColumn] = ENTRY_COLUMNS) -> Iterator[FeatureRows]:
+        """All prompts in blocks, in the order of `prompt_ids`, with these of the columns; the fewer, the faster."""
 
 
 def pool(rows: FeatureRows, pooling: Pooling, n_features: int) -> FloatMatrix:
     """A block of prompts as a matrix.
 
     Args:
-        rows: n prompts with nnz entries.
+        rows: n prompts with nnz entries, with what the pooling is made of (`POOLED_FROM`).
         pooling: `max`; `mean` over all tokens of the prompt, active or not; `last`; `fraction` of all tokens on which
             the feature is active; `binary`.
         n_features: Width of the matrix.
@@ -167,22 +181,32 @@ def require_aligned(features: FeatureSet, prompts: pl.DataFrame) -> None:
         raise ValueError(message)
 
 
-def prompt_activity(features: FeatureSet) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """How much is active in each prompt.
+@dataclass(frozen=True)
+class PromptActivity:
+    """How much is active in each prompt: arrays [n_prompts]."""
 
-    Returns:
-        int64 [n_prompts], features that are active anywhere in the prompt; float64 [n_prompts], their
-        activation summed over the tokens.
-    """
-    n_active = np.zeros(len(features.prompt_ids), dtype=np.int64)
-    magnitude = np.zeros(len(features.prompt_ids))
+    n_active: NDArray[np.int64]
+    """Features that are active anywhere in the prompt: the union over its tokens."""
+    per_token: NDArray[np.float64]
+    """Features that are active on a token, on average: its mean L0, summed over layers."""
+    magnitude: NDArray[np.float64]
+    """Their activation, summed over the tokens."""
+
+
+def prompt_activity(features: FeatureSet) -> PromptActivity:
+    """How much is active in each prompt, in memory bounded by one block."""
+    n_prompts = len(features.prompt_ids)
+    found = PromptActivity(np.zeros(n_prompts, dtype=np.int64), np.zeros(n_prompts), np.zeros(n_prompts))
     start = 0
-    for rows in features.activations():
+    for rows in features.activations(("total", "n_active")):
         end = start + len(rows.prompt_ids)
-        n_active[start:end] = np.diff(rows.indptr)
-        magnitude[start:end] = np.bincount(rows.rows(), weights=rows.total, minlength=end - start)
+        owner = rows.rows()
+        found.n_active[start:end] = np.diff(rows.indptr)
+        n_firings = np.bincount(owner, weights=rows.n_active, minlength=end - start)
+        found.per_token[start:end] = n_firings / np.maximum(rows.n_tokens, 1)
+        found.magnitude[start:end] = np.bincount(owner, weights=rows.total, minlength=end - start)
         start = end
-    return n_active, magnitude
+    return found
 
 
 def feature_density(features: FeatureSet, layer_of: Sequence[tuple[int, int, int]]) -> pl.DataFrame:
@@ -207,7 +231,7 @@ def feature_density(features: FeatureSet, layer_of: Sequence[tuple[int, int, int
     total = np.zeros(width)
     top = _Strongest(width, N_TOP_PROMPTS)
     offset = 0
-    for rows in features.activations():
+    for rows in features.activations(("maximum", "total", "n_active")):
         # np.add.at adds one entry after the other, so the sums do not depend on where blocks begin.
         np.add.at(n_prompts, rows.feature_ids, 1)
         np.add.at(n_tokens, rows.feature_ids, rows.n_active)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PENALTIES = np.logspace(-4, 3, 15)
 """Ridge penalties that are tried, in units of the kernel's mean diagonal."""
 
+MAX_SPARSE_DENSITY = 0.2
+"""A matrix with a larger share of entries is multiplied as a dense one, which is faster then."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -33,7 +36,9 @@ class Fitted:
     """[n_train, n_targets], each row predicted by a model that has not seen it."""
     penalty: float
     kernel: int
-    """Which of the kernels was chosen."""
+    """Which of the kernels was chosen; -1 where none beats the mean."""
+    weights: Doubles
+    """[n_train, n_targets] of the training rows' kernel with a row, in its prediction."""
 
 
 def linear_kernels(predictor: Predictor) -> list[Doubles]:
@@ -48,12 +53,19 @@ def linear_kernels(predictor: Predictor) -> list[Doubles]:
     """
     made: list[Doubles] = []
     for scaled in (predictor, _to_unit_variance(predictor)):
-        product = scaled @ scaled.T
-        kernel = _centred(np.asarray(product.todense() if sparse.issparse(product) else product, dtype=np.float64))
+        kernel = _centred(gram(scaled))
         size = float(np.trace(kernel)) / len(kernel)
         if size > 1e-12 and not (made and np.allclose(kernel / size, made[0])):
             made.append(kernel / size)
     return made
+
+
+def gram(matrix: Predictor | sparse.csr_matrix[np.float64]) -> Doubles:
+    """Inner products of all pairs of rows, float64 [n, n], of [n, d]."""
+    if sparse.issparse(matrix) and matrix.nnz > MAX_SPARSE_DENSITY * np.prod(matrix.shape):
+        matrix = matrix.toarray()
+    product = matrix @ matrix.T
+    return np.asarray(product.toarray() if sparse.issparse(product) else product, dtype=np.float64)
 
 
 def fit_kernel_ridge(
@@ -74,7 +86,7 @@ def fit_kernel_ridge(
     mean = goal.mean(axis=0)
     n_train = len(train)
     loo_mean = (goal.sum(axis=0) - goal) / (n_train - 1)
-    best = Fitted(np.tile(mean, (len(test), 1)), loo_mean, np.inf, -1)
+    best = Fitted(np.tile(mean, (len(test), 1)), loo_mean, np.inf, -1, np.zeros_like(goal))
     least = float(np.square(goal - loo_mean).sum())
     for number, kernel in enumerate(kernels):
         inner, outer = _centred_on(kernel, train, test)
@@ -89,7 +101,8 @@ def fit_kernel_ridge(
             error = float(np.square(goal - left_out).sum())
             if error < least:
                 weights = vectors @ (rotated / (values + penalty * n_train)[:, None])
-                best, least = Fitted(mean + outer @ weights, left_out, float(penalty), number), error
+                best = Fitted(mean + outer @ weights, left_out, float(penalty), number, weights)
+                least = error
     return best
 
 

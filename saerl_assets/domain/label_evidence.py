@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 BUDGETS = (100, 200, 500, 1_000, 2_000)
 ON_THE_CURVE = ("length", "tfidf", "dense_mean", "sae_max")
 CONFIDENCE = (2.5, 97.5)
+MARGIN_PERCENTILE = 95.0
 
 _MEASURES: dict[Kind, tuple[str, str]] = {
     "numeric": ("spearman", "r2"),
@@ -118,6 +119,7 @@ class LabelEvidence:
                     "given_length": self._given_length(found),
                     **self._over(found, "length", "over_length"),
                     **self._over(found, "dense_mean", "over_dense"),
+                    **self._behind_best(name),
                 }
             )
         return made
@@ -233,6 +235,23 @@ class LabelEvidence:
             f"{column}_low": low,
             f"{column}_high": high,
         }
+
+    def _behind_best(self, name: str) -> dict[str, float | None]:
+        """How far behind the best predictor this one is, and how far it may be by chance if it is as good.
+
+        The margin is that of multiple comparisons with the best (Hsu, Ann. Stat. 9(5), 1981): the best of many is
+        likely to have been lucky, so what is compared with a gap is the largest gap over all predictors that the
+        bootstrap makes of differences that are none.
+        """
+        rivals = [each for other, each in self._measured.items() if other != "constant" and np.isfinite(each.value)]
+        found = self._measured[name]
+        if not rivals or not np.isfinite(found.value):
+            return {"behind_best": None, "behind_best_margin": None}
+        by_chance = [each.draws - found.draws - (each.value - found.value) for each in rivals]
+        largest = np.max(by_chance, axis=0)
+        largest = largest[np.isfinite(largest)]
+        margin = float(np.percentile(largest, MARGIN_PERCENTILE)) if len(largest) > len(found.draws) / 2 else None
+        return {"behind_best": max(each.value for each in rivals) - found.value, "behind_best_margin": margin}
 
     def _resampled(self) -> Integers:
         """Rows drawn with replacement within every fold."""

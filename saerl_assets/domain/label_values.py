@@ -35,10 +35,10 @@ class LabelValues:
 
     @property
     def kind(self) -> Kind:
-        """Classes, two values or shares of one, or numbers."""
+        """Classes, two values, or numbers."""
         if len(self.values) and isinstance(self.values[0], str):
             return "class"
-        return "binary" if set(np.unique(np.asarray(self.values, dtype=float))) <= {0.0, 1.0} else "numeric"
+        return "binary" if len(np.unique(np.asarray(self.values, dtype=float))) == 2 else "numeric"
 
 
 def sampled(label: LabelValues, prompt_ids: Sequence[str], limit: int, seed: int) -> LabelValues:
@@ -73,7 +73,8 @@ def coded(label: LabelValues) -> tuple[list[str], Integers]:
 
 
 def targets_of(label: LabelValues, classes: list[str], codes: Integers) -> Doubles:
-    """What is fitted: float64 [n, 1], or a column for each class."""
+    """What is fitted: float64 [n, 1], of two values 1 for the larger; or a column for each class."""
     if label.kind == "class":
         return np.asarray(codes[:, None] == np.arange(len(classes)), dtype=np.float64)
-    return np.asarray(label.values, dtype=np.float64)[:, None]
+    values = np.asarray(label.values, dtype=np.float64)[:, None]
+    return np.asarray(values == values.max(), dtype=np.float64) if label.kind == "binary" else values

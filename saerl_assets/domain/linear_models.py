@@ -65,7 +65,7 @@ def fit_scaling(matrix: FloatMatrix) -> Scaling:
     """Mean and standard deviation of every feature over the given rows only, zeros included."""
     n_rows, n_features = matrix.shape
     values = matrix.data.astype(np.float64)
-    n_active = np.bincount(matrix.indices, weights=values > 0, minlength=n_features)
+    n_active = np.bincount(matrix.indices, weights=values != 0, minlength=n_features)
     mean = np.bincount(matrix.indices, weights=values, minlength=n_features) / n_rows
     square = np.bincount(matrix.indices, weights=values**2, minlength=n_features) / n_rows
     variance = square - mean**2

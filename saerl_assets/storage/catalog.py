@@ -7,9 +7,10 @@ version adds its partition too.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -30,6 +31,8 @@ class Version:
     folder: Path
     sources: dict[str, ResolvedSource]
     current_manifest_id: str | None
+    choices: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By setting what a value of `best` was resolved to, with the figures that spoke for it."""
 
     @property
     def key(self) -> str:
@@ -121,7 +124,31 @@ class Catalog:
             folder=Path(resolved["folder"]),
             sources={name: ResolvedSource(**source) for name, source in resolved["sources"].items()},
             current_manifest_id=row["current_manifest_id"],
+            choices=resolved.get("choices", {}),
         )
+
+    def record_choice(self, key: str, setting: str, choice: dict[str, Any]) -> dict[str, Any]:
+        """Records what a setting of `best` was resolved to, unless it was before: a version never changes.
+
+        Args:
+            key: The version.
+            setting: Name of the setting, such as `difficulty.predictor`.
+            choice: What it is resolved to with its figures, as JSON can hold it.
+
+        Returns:
+            The choice that stands: this one, or the one of before.
+
+        Raises:
+            SaerlError: `unknown_version`.
+        """
+        self.get(key)
+        with self.warehouse.writing(f"{key} {setting}") as connection:
+            found = connection.execute("SELECT resolved FROM versions WHERE dataset_version = ?", [key]).fetchone()
+            resolved = json.loads(found[0]) if found else {}
+            standing: dict[str, Any] = resolved.setdefault("choices", {}).setdefault(setting, choice)
+            document = json.dumps(resolved, sort_keys=True)
+            connection.execute("UPDATE versions SET resolved = ? WHERE dataset_version = ?", [document, key])
+        return standing
 
     def verify_sources(self, version: Version) -> None:
         """Checks that the version's files still have the bytes that they were registered with.

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.storage.home import Home
 from saerl_assets.storage.locks import LONGEST_PAUSE_SECONDS, NOTICE_EVERY_SECONDS, locked
 from saerl_assets.storage.migrations import migrate
+from saerl_assets.storage.prompt_order import in_prompt_order
 from saerl_assets.storage.schema import Table, tables
 
 _log = logging.getLogger(__name__)
@@ -97,15 +99,16 @@ class Warehouse:
             return added
 
     def store_shards(self, name: str, files: Sequence[Path], purpose: str) -> int:
-        """Adds the rows of Parquet files whose key the table does not have yet; returns their number."""
+        """Adds the rows of Parquet files whose key the table does not have yet; returns their number.
+
+        They are laid down in the order of prompts, in which they will be read; see `prompt_order`.
+        """
         if not files:
             return 0
         table = tables()[name]
-        with self.writing(purpose) as connection:
-            connection.from_parquet([str(file) for file in files]).create_view("incoming")
-            added = _insert(connection, table)
-            connection.execute("DROP VIEW incoming")
-            return added
+        with in_prompt_order(files, self.rows("prompts", ["prompt_id", "text_id"])) as parts:
+            with self.writing(purpose) as connection:
+                return sum(_insert_new(connection, table, rows) for rows in parts)
 
     def rows(self, name: str, columns: Sequence[str] | None = None, **equal: str | None) -> pl.DataFrame:
         """The rows of a table or view in which each named column equals the given value, ordered by the table's key."""
@@ -118,6 +121,18 @@ class Warehouse:
             frame = relation.pl()
         key = [column for column in tables()[name].key if column in frame.columns] if name in tables() else []
         return frame.sort(key) if key else frame
+
+    def matching(
+        self, name: str, wanted: pl.DataFrame, equal: Mapping[str, str], columns: Sequence[str]
+    ) -> pl.DataFrame:
+        """Some columns of a table's rows that agree with a row of `wanted` in its columns, and with `equal`."""
+        shown = ", ".join(f't."{column}"' for column in columns)
+        keys = ", ".join(f'"{column}"' for column in wanted.columns)
+        conditions = " AND ".join(f't."{column}" = ?' for column in equal) or "true"
+        statement = f'SELECT {shown} FROM "{name}" t JOIN wanted USING ({keys}) WHERE {conditions}'  # noqa: S608
+        with self.reading(name) as connection:
+            connection.register("wanted", wanted.to_arrow())
+            return connection.execute(statement, list(equal.values())).pl()
 
     def head(self, name: str, n_rows: int) -> pl.DataFrame:
         """Some rows of a table, without reading the others."""
@@ -186,6 +201,28 @@ def _insert(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
         )
     added = connection.execute(statement).fetchone()
     return int(added[0]) if added else 0
+
+
+def _insert_new(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table) -> int:
+    """Adds the rows whose key is new, in their order.
+
+    Keys are compared apart from the rows: a join of whole rows would hold their lists, and lose their order.
+    """
+    keys = rows.select(table.key)
+    connection.register("incoming", keys)
+    key = ", ".join(f'"{column}"' for column in table.key)
+    known = connection.execute(f'SELECT {key} FROM "{table.name}" SEMI JOIN incoming USING ({key})').pl()  # noqa: S608
+    new = (
+        pl.DataFrame(keys)
+        .with_row_index("row")
+        .join(known, on=table.key, how="anti", maintain_order="left")
+        .unique(table.key, keep="first", maintain_order=True)["row"]
+    )
+    connection.register("incoming", rows if len(new) == rows.num_rows else rows.take(new.to_arrow()))
+    columns = ", ".join(f'"{column.name}"' for column in table.columns)
+    connection.execute(f'INSERT INTO "{table.name}" ({columns}) SELECT {columns} FROM incoming')  # noqa: S608
+    connection.unregister("incoming")
+    return len(new)
 
 
 def _delete(table: Table) -> str:

@@ -73,9 +73,9 @@ def test_held_out_figures_are_those_of_unseen_prompts() -> None:
     assert held_out["n_rows"] == fitted["n_rows"] == 360
     assert 0.8 < held_out["spearman"] < fitted["spearman"] < 1  # type: ignore[operator]
     assert 0.6 < held_out["r2"] < fitted["r2"] < 1  # type: ignore[operator]
-    for name in ("count", "magnitude", "length"):
+    for name in ("count", "count_per_token", "magnitude", "length"):
         assert abs(metric(LEARNED, name)["spearman"]) < 0.5  # type: ignore[arg-type]
-        assert metric(LEARNED, name)["r2"] is None
+        assert metric(LEARNED, name)["r2"] < 0.2  # type: ignore[operator]
 
 
 def test_the_proxy_is_on_the_labels_scale() -> None:

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from saerl_assets.domain.evidence import Evidence, weigh_evidence
 from saerl_assets.domain.label_values import LabelValues
+from saerl_assets.domain.predictors import WholeMatrix
 from saerl_assets.domain.spec import EvidenceSpec
 from saerl_assets_tests.domain.feature_sets import make_prompt_ids
 from saerl_assets_tests.domain.table_shapes import assert_is_table
@@ -35,13 +36,14 @@ def world() -> dict[str, np.ndarray]:
 
 def weigh(*labels: LabelValues, dense: str = "noise", spec: EvidenceSpec = SPEC) -> Evidence:
     of = world()
-    predictors = {
+    matrices = {
         "constant": np.ones((N, 1)),
         "length": of["length"][:, None],
         "tfidf": np.random.default_rng(1).normal(size=(N, 5)),
         "dense_mean": of["dense"] if dense == "signal" else np.random.default_rng(2).normal(size=(N, 8)),
-        "sae_max": sparse.csr_matrix(of["features"].astype(np.float32)),
+        "sae_max": of["features"],
     }
+    predictors = {name: WholeMatrix(sparse.csr_matrix(found, dtype=np.float32)) for name, found in matrices.items()}
     return weigh_evidence(predictors, labels, make_prompt_ids(N), of["length"], spec, 0)
 
 

@@ -83,10 +83,11 @@ def test_a_prompt_without_tokens_pools_to_zero() -> None:
 @given(SMALL_INTEGERS)
 def test_activity_counts_and_sums_each_prompt(maximum: NDArray[np.float32]) -> None:
     features = feature_set(maximum, block_size=3)
-    n_active, magnitude = prompt_activity(features)
+    activity = prompt_activity(features)
     dense = features.csr("max").toarray()
-    assert n_active.tolist() == (dense > 0).sum(axis=1).tolist()
-    assert magnitude.tolist() == (dense * 1.5).sum(axis=1).tolist()
+    assert activity.n_active.tolist() == (dense > 0).sum(axis=1).tolist()
+    assert activity.per_token.tolist() == ((dense > 0).sum(axis=1) * 2 / 4).tolist(), "each on two of four tokens"
+    assert activity.magnitude.tolist() == (dense * 1.5).sum(axis=1).tolist()
 
 
 @given(SMALL_INTEGERS, st.integers(1, 13))

@@ -1,6 +1,7 @@
 """Assets `signal_evidence`, `evidence_curve`, `evidence_verdicts`: what the signals are worth on the version's labels.
 
-Belongs here: gathering predictors and labels. Does not belong here: measuring.
+Also `sentence_embeddings`, which are weighed there and which nothing else needs. Belongs here: gathering predictors and
+labels. Does not belong here: measuring.
 """
 
 from collections.abc import Iterator
@@ -9,17 +10,49 @@ import dagster as dg
 import numpy as np
 import polars as pl
 
-from saerl_assets.assets.rooms import outs
+from saerl_assets.assets.rooms import GPU_POOL, outs
 from saerl_assets.domain.evidence import weigh_evidence
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.label_values import LabelValues
 from saerl_assets.domain.supervision import supervise
 from saerl_assets.partitions import DATASET_VERSIONS
-from saerl_assets.report.evidence import figure_evidence_curve, figure_evidence_verdicts, figure_signal_evidence
+from saerl_assets.report.evidence import (
+    figure_evidence_curve,
+    figure_evidence_verdicts,
+    figure_sentence_embeddings,
+    figure_signal_evidence,
+)
+from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
 from saerl_assets.resources.predictors import version_predictors
 from saerl_assets.resources.progress import progress_lines
+from saerl_assets.resources.sentences import embed_prompts
+from saerl_assets.storage.shards import ShardFiles
+
+
+@dg.multi_asset(
+    name="sentences",
+    outs=outs("features", {"sentence_embeddings": ("torch",)}, value=ShardFiles),
+    partitions_def=DATASET_VERSIONS,
+    pool=GPU_POOL,
+)
+def sentences(
+    context: dg.AssetExecutionContext, home: HomeResource, compute: ComputeResource, prompts: pl.DataFrame
+) -> Iterator[dg.MaterializeResult[ShardFiles]]:
+    """One pass of the sentence encoder that the spec names over the texts that it has not read yet; none by default."""
+    progress = progress_lines(context.log.info, "sentences")
+    done = embed_prompts(home, compute, context.partition_key, prompts, progress)
+    yield dg.MaterializeResult(
+        asset_key="sentence_embeddings",
+        value=done.files,
+        metadata={
+            "encoder": done.words,
+            "texts_read": done.n_read,
+            "figure": picture(figure_sentence_embeddings(done.n_read, done.files.n_rows, done.words), "texts read"),
+        },
+    )
+    done.remove()
 
 
 @dg.multi_asset(
@@ -32,7 +65,7 @@ from saerl_assets.resources.progress import progress_lines
             "evidence_verdicts": ("scikitlearn",),
         },
     ),
-    deps=["prompt_states", "control_saes"],
+    deps=["prompt_states", "control_saes", "sentence_embeddings"],
     partitions_def=DATASET_VERSIONS,
 )
 def evidence(

@@ -20,6 +20,7 @@ NAMES = {
     "metadata": "source's columns",
     "dense_mean": "dense state, mean",
     "dense_last": "dense state, last",
+    "sentence": "sentence embedding",
     "random_sae": "random SAE",
     "sae_max": "SAE, max",
     "sae_mean": "SAE, mean",
@@ -105,6 +106,22 @@ def figure_evidence_curve(curve: pl.DataFrame) -> bytes:
         axes.set_xlim(left=0)
         label(axes, x=f"labels of {of}", y=MEASURES[measure])
     return png(drawn)
+
+
+def figure_sentence_embeddings(n_read: int, n_texts: int, words: str) -> bytes:
+    """How many texts the sentence encoder read.
+
+    Args:
+        n_read: Texts read now.
+        n_texts: Texts of the version that have an embedding.
+        words: What the encoder is, or why there is none.
+
+    Returns:
+        PNG bytes.
+    """
+    if not n_texts:
+        return message("There are no sentence embeddings", words)
+    return message(f"{count(n_texts, 'text')} embedded, {count(n_read)} of them now", words)
 
 
 def figure_evidence_verdicts(verdicts: pl.DataFrame) -> bytes:

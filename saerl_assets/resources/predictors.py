@@ -13,6 +13,7 @@ from saerl_assets.domain.choices import best_predictor
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.predictors import PooledFeatures, Predictor, build_predictors, combined
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.sentences import sentence_vectors
 from saerl_assets.resources.tables import feature_set
 from saerl_assets.storage.states import dense_states
 
@@ -37,7 +38,7 @@ def version_predictors(
         prompts: Table `prompts`.
         features: The version's features.
     """
-    warehouse, spec = home.warehouse(), home.version(key).spec
+    warehouse, version = home.warehouse(), home.version(key)
     weights = warehouse.rows("sae_weights", ["layer", "reading_id"], dataset_version=key).sort("layer")
     controls = warehouse.rows("control_saes", ["encoder_id"], dataset_version=key)
     return build_predictors(
@@ -45,8 +46,8 @@ def version_predictors(
         features,
         states=dense_states(warehouse, prompts, weights["reading_id"].to_list()),
         control=feature_set(home, key, "control_saes") if controls.height else None,
-        sentences=None,
-        label_fields=[label.column for label in spec.labels.values()],
+        sentences=sentence_vectors(home, version, prompts),
+        label_fields=[label.column for label in version.spec.labels.values()],
     )
 
 

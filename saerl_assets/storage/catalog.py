@@ -216,6 +216,11 @@ class Catalog:
                 )
                 row = connection.execute(statement).fetchone()
                 removed[name] = int(row[0]) if row else 0
+            row = connection.execute(
+                "DELETE FROM sentence_embeddings WHERE NOT EXISTS "
+                "(SELECT 1 FROM prompts p WHERE left(sha256(p.text), 32) = sentence_embeddings.text_digest)"
+            ).fetchone()
+            removed["sentence_embeddings"] = int(row[0]) if row else 0
         return removed
 
 

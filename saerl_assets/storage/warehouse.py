@@ -106,9 +106,9 @@ class Warehouse:
         if not files:
             return 0
         table = tables()[name]
-        with in_prompt_order(files, self.rows("prompts", ["prompt_id", "text_id"])) as parts:
-            with self.writing(purpose) as connection:
-                return sum(_insert_new(connection, table, rows) for rows in parts)
+        prompts = self.rows("prompts", ["prompt_id", "text_id"])
+        with in_prompt_order(files, prompts) as parts, self.writing(purpose) as connection:
+            return sum(_insert_new(connection, table, rows) for rows in parts)
 
     def rows(self, name: str, columns: Sequence[str] | None = None, **equal: str | None) -> pl.DataFrame:
         """The rows of a table or view in which each named column equals the given value, ordered by the table's key."""

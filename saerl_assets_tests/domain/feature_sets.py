@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
-from saerl_assets.domain.features import FeatureRows, FloatMatrix, pool
+from saerl_assets.domain.features import (
+    ENTRY_COLUMNS,
+    POOLED_FROM,
+    EntryColumn,
+    FeatureRows,
+    FloatMatrix,
+    pool,
+)
 from saerl_assets.domain.spec import Pooling
 
 if TYPE_CHECKING:
@@ -37,13 +44,14 @@ class MemoryFeatureSet:
 
     def blocks(self, pooling: Pooling) -> Iterator[tuple[int, FloatMatrix]]:
         start = 0
-        for rows in self.activations():
+        for rows in self.activations(POOLED_FROM[pooling]):
             yield start, pool(rows, pooling, self.n_features)
             start += len(rows.prompt_ids)
 
-    def activations(self) -> Iterator[FeatureRows]:
+    def activations(self, columns: Sequence[EntryColumn] = ENTRY_COLUMNS) -> Iterator[FeatureRows]:
         for start in range(0, len(self.prompt_ids), self.block_size):
-            yield _rows(self.block, start, min(start + self.block_size, len(self.prompt_ids)))
+            rows = _rows(self.block, start, min(start + self.block_size, len(self.prompt_ids)))
+            yield replace(rows, **{name: getattr(rows, name)[:0] for name in ENTRY_COLUMNS if name not in columns})
 
 
 def _rows(block: FeatureRows, start: int, stop: int) -> FeatureRows:

@@ -90,9 +90,7 @@ def batch_metrics(
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per batch of a manifest: how diverse it is, how hard, how good, for every arm."""
     planner = home.version(context.partition_key).spec.batches.planner
-    measured = measure_batches(
-        batch_manifest, prompt_features.csr("binary"), prompt_features.prompt_ids, quality_scores
-    )
+    measured = measure_batches(batch_manifest, prompt_features, quality_scores)
     return dg.MaterializeResult(
         value=measured,
         metadata={

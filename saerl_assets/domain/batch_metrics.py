@@ -2,6 +2,8 @@
 
 Belongs here: one row of figures per batch of every arm. Does not belong here: making batches (batches),
 charts (report).
+
+Features are read for the prompts that are compared only, so that memory does not grow with the prompts.
 """
 
 from __future__ import annotations
@@ -17,20 +19,25 @@ from saerl_assets.domain.seeds import derive_seed, random_words
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from saerl_assets.domain.features import FloatMatrix
+    from saerl_assets.domain.features import FeatureSet, FloatMatrix
 
     IntArray: TypeAlias = NDArray[np.int64]
 
 MAX_COMPARED = 64
 """Prompts of a batch that are compared with one another; of a larger batch, so many chosen by hash."""
 
+MAX_PROMPTS_READ = 65_536
+"""Where more prompts are in a manifest, every so many batches of each arm are compared, about so many prompts in all:
+with 700 active features each they take half a gigabyte."""
+
 _BATCH = ["manifest_id", "arm", "epoch", "step"]
 _ENTRIES_AT_ONCE = 4_000_000
-"""Non-zeros of the feature matrix that are multiplied at once: some hundred MB of work space."""
+_COLUMNS_AT_ONCE = 16_000_000
+"""Non-zeros and columns of what is multiplied at once: some hundred MB of work space."""
 
 
 def batch_metrics(
-    manifest: pl.DataFrame, binary: FloatMatrix, prompt_ids: list[str], quality: pl.DataFrame
+    manifest: pl.DataFrame, features: FeatureSet, quality: pl.DataFrame, max_prompts_read: int = MAX_PROMPTS_READ
 ) -> pl.DataFrame:
     """Measures every batch of every arm. Padding counts: it is what the trainer sees.
 
@@ -38,21 +45,21 @@ def batch_metrics(
       for one cluster.
     - `feature_overlap`: mean over pairs of prompts of the Jaccard index of their active features, |A and B| /
       |A or B|, 0 where both are empty. Of a batch with more than `MAX_COMPARED` distinct prompts so many are
-      compared, the same ones in every run. 0 for a batch with less than two.
+      compared, the same ones in every run. 0 for a batch with less than two, null for one that is not looked at.
     - `difficulty_p10`, `_p50`, `_p90`: quantiles, linear between prompts.
     - `mean_quality`: over the prompts whose quality is known; null without any.
 
     Args:
         manifest: Table `batch_manifest` with `manifest_id`.
-        binary: [n, n_features], non-zero where a feature is active in a prompt.
-        prompt_ids: [n] the prompts of its rows.
+        features: The features of its prompts.
         quality: Columns prompt_id and quality.
+        max_prompts_read: See `MAX_PROMPTS_READ`.
 
     Returns:
         Table `batch_metrics` with `manifest_id`, by (manifest_id, arm, epoch, step).
 
     Raises:
-        ValueError: The manifest has a prompt that `prompt_ids` lacks.
+        ValueError: The manifest has a prompt without features.
     """
     shares = (
         manifest.group_by([*_BATCH, "cluster_id"])
@@ -78,7 +85,7 @@ def batch_metrics(
     )
     return (
         figures.join(shares, on=_BATCH, how="left", maintain_order="left")
-        .join(_overlaps(manifest, binary, prompt_ids), on=_BATCH, how="left", maintain_order="left")
+        .join(_overlaps(manifest, features, max_prompts_read), on=_BATCH, how="left", maintain_order="left")
         .select(
             *_BATCH,
             "n_prompts",
@@ -93,12 +100,15 @@ def batch_metrics(
     )
 
 
-def _overlaps(manifest: pl.DataFrame, binary: FloatMatrix, prompt_ids: list[str]) -> pl.DataFrame:
-    """The column `feature_overlap` for every batch."""
-    compared = _compared_prompts(manifest, prompt_ids)
+def _overlaps(manifest: pl.DataFrame, features: FeatureSet, max_prompts_read: int) -> pl.DataFrame:
+    """The column `feature_overlap` for every batch that is looked at."""
+    if manifest["prompt_id"].n_unique() > max_prompts_read:
+        manifest = manifest.filter(pl.col("step") % -(-manifest.height // max_prompts_read) == 0)
+    compared = _compared_prompts(manifest, features.prompt_ids)
     batches = compared.select(_BATCH).unique(maintain_order=True)
     batch = compared.join(batches.with_row_index("batch"), on=_BATCH, how="left", maintain_order="left")["batch"]
-    overlap = mean_jaccard(binary, compared["row"].to_numpy().astype(np.int64), batch.to_numpy().astype(np.int64))
+    rows, row = np.unique(compared["row"].to_numpy().astype(np.int64), return_inverse=True)
+    overlap = mean_jaccard(features.csr("binary", rows), row, batch.to_numpy().astype(np.int64))
     return batches.with_columns(pl.Series("feature_overlap", overlap))
 
 
@@ -133,7 +143,8 @@ def mean_jaccard(binary: FloatMatrix, rows: IntArray, batch: IntArray) -> NDArra
     entries = np.concatenate([[0], np.cumsum(np.diff(binary.indptr)[rows], dtype=np.int64)])[starts]
     first = 0
     while first < n_batches:
-        last = max(first + 1, int(np.searchsorted(entries, entries[first] + _ENTRIES_AT_ONCE, side="right")) - 1)
+        last = int(np.searchsorted(entries, entries[first] + _ENTRIES_AT_ONCE, side="right")) - 1
+        last = max(first + 1, min(last, first + _COLUMNS_AT_ONCE // binary.shape[1]))
         part = slice(starts[first], starts[last])
         sums[first:last] = _jaccard_sums(binary[rows[part]], batch[part] - first, last - first)
         first = last
@@ -144,14 +155,13 @@ def mean_jaccard(binary: FloatMatrix, rows: IntArray, batch: IntArray) -> NDArra
 def _jaccard_sums(active: FloatMatrix, batch: IntArray, n_batches: int) -> NDArray[np.float64]:
     """Sums the Jaccard index over all ordered pairs of rows within each batch, float64 [n_batches].
 
-    Features are renumbered so that no two batches share one; then one sparse product of all rows with
-    themselves has entries within the batches only: how many features each pair shares.
+    Each batch has columns of its own; then one sparse product of all rows with themselves has entries within the
+    batches only: how many features each pair shares.
     """
     sizes = np.diff(active.indptr)
-    columns = active.indices + np.repeat(batch, sizes) * active.shape[1]
-    names, column = np.unique(columns, return_inverse=True)
+    column = active.indices + np.repeat(batch, sizes) * active.shape[1]
     ones = np.ones(len(column), dtype=np.float32)
-    separate = sparse.csr_matrix((ones, column, active.indptr), shape=(len(sizes), len(names)))
+    separate = sparse.csr_matrix((ones, column, active.indptr), shape=(len(sizes), n_batches * active.shape[1]))
     shared = (separate @ separate.T).tocoo()
     pair = shared.row != shared.col
     first, second, both = shared.row[pair], shared.col[pair], shared.data[pair].astype(np.float64)

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from saerl_assets.domain import batch_metrics as module
 from saerl_assets.domain.batch_metrics import MAX_COMPARED, batch_metrics, mean_jaccard
+from saerl_assets_tests.domain.feature_sets import feature_set
 
 if TYPE_CHECKING:
     from saerl_assets.domain.features import FloatMatrix
@@ -57,9 +58,9 @@ def jaccard(one: set[int], other: set[int]) -> float:
 
 def test_figures_of_a_batch_by_hand() -> None:
     manifest = manifest_of([[("a", 0, 1.0), ("b", 0, 2.0), ("c", 5, 3.0), ("d", 5, 9.0)], [("e", 1, 4.0)]])
-    features = matrix_of([{0, 1}, {1, 2}, set(), {0, 1}, {3}])
+    features = feature_set(matrix_of([{0, 1}, {1, 2}, set(), {0, 1}, {3}]), prompt_ids=["a", "b", "c", "d", "e"])
     quality = pl.DataFrame({"prompt_id": ["a", "b", "c", "d", "e"], "quality": [0.1, None, 0.5, None, None]})
-    first, second = batch_metrics(manifest, features, ["a", "b", "c", "d", "e"], quality).iter_rows(named=True)
+    first, second = batch_metrics(manifest, features, quality).iter_rows(named=True)
     assert first["n_prompts"] == 4
     assert first["n_clusters"] == 2
     assert first["cluster_entropy"] == pytest.approx(math.log(2))
@@ -80,9 +81,8 @@ def test_the_frame_is_that_of_the_table() -> None:
     quality = pl.DataFrame(
         {"prompt_id": ["a"], "quality": [None]}, schema={"prompt_id": pl.String, "quality": pl.Float64}
     )
-    measured = batch_metrics(
-        manifest.sample(fraction=1.0, shuffle=True, seed=3), matrix_of([{1}, {2}]), ["a", "b"], quality
-    )
+    features = feature_set(matrix_of([{1}, {2}]), prompt_ids=["a", "b"])
+    measured = batch_metrics(manifest.sample(fraction=1.0, shuffle=True, seed=3), features, quality)
     assert measured.schema == {
         "manifest_id": pl.String,
         "arm": pl.String,
@@ -110,12 +110,16 @@ def test_the_frame_is_that_of_the_table() -> None:
 @given(
     st.lists(st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=6), min_size=1, max_size=6),
     st.sampled_from([1, 10, 10_000]),
+    st.sampled_from([1, 20, 10_000]),
 )
-def test_overlap_equals_all_pairs_whatever_is_multiplied_at_once(batches: list[list[set[int]]], at_once: int) -> None:
+def test_overlap_equals_all_pairs_whatever_is_multiplied_at_once(
+    batches: list[list[set[int]]], entries: int, columns: int
+) -> None:
     sets = [features for batch in batches for features in batch]
     batch = np.repeat(np.arange(len(batches)), [len(one) for one in batches])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_ENTRIES_AT_ONCE", at_once)
+        patch.setattr(module, "_ENTRIES_AT_ONCE", entries)
+        patch.setattr(module, "_COLUMNS_AT_ONCE", columns)
         found = mean_jaccard(matrix_of(sets), np.arange(len(sets)), batch)
     for value, one in zip(found, batches, strict=True):
         pairs = [jaccard(*pair) for pair in combinations(one, 2)]
@@ -128,8 +132,9 @@ def test_large_batches_are_sampled_the_same_in_every_run_and_order() -> None:
     active = [set(np.flatnonzero(row < 0.2).tolist()) for row in rng.random((len(names), 50))]
     manifest = manifest_of([[(name, 0, 0.0) for name in names]])
     quality = pl.DataFrame({"prompt_id": names, "quality": rng.random(len(names))})
-    one = batch_metrics(manifest, matrix_of(active, 50), names, quality)
-    other = batch_metrics(manifest.reverse(), matrix_of(active, 50), names, quality)
+    features = feature_set(matrix_of(active, 50), prompt_ids=names)
+    one = batch_metrics(manifest, features, quality)
+    other = batch_metrics(manifest.reverse(), features, quality)
     assert one.equals(other)
     exact = float(np.mean([jaccard(*pair) for pair in combinations(active, 2)]))
     assert one["feature_overlap"][0] != exact
@@ -139,7 +144,7 @@ def test_large_batches_are_sampled_the_same_in_every_run_and_order() -> None:
 def test_padding_within_a_batch_is_compared_once() -> None:
     manifest = manifest_of([[("a", 0, 1.0), ("a", 0, 1.0), ("b", 0, 1.0)]])
     quality = pl.DataFrame({"prompt_id": ["a", "b"], "quality": [0.2, 0.8]})
-    measured = batch_metrics(manifest, matrix_of([{0}, {1}]), ["a", "b"], quality)
+    measured = batch_metrics(manifest, feature_set(matrix_of([{0}, {1}]), prompt_ids=["a", "b"]), quality)
     assert measured["feature_overlap"][0] == 0.0
     assert measured["n_prompts"][0] == 3
     assert measured["mean_quality"][0] == pytest.approx(0.4)
@@ -149,4 +154,21 @@ def test_a_prompt_without_features_is_an_error() -> None:
     manifest = manifest_of([[("a", 0, 1.0), ("b", 0, 1.0)]])
     quality = pl.DataFrame({"prompt_id": ["a"], "quality": [0.2]})
     with pytest.raises(ValueError, match="prompt b of the manifest has no features"):
-        batch_metrics(manifest, matrix_of([{0}]), ["a"], quality)
+        batch_metrics(manifest, feature_set(matrix_of([{0}]), prompt_ids=["a"]), quality)
+
+
+def test_of_many_prompts_some_batches_of_each_arm_are_compared_as_they_would_be_among_all() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"p{number:03}" for number in range(200)]
+    features = feature_set((rng.random((200, 30)) < 0.3).astype(np.float32), prompt_ids=names)
+    batches = [[(name, 0, 0.0) for name in names[start : start + 10]] for start in range(0, 200, 10)]
+    manifest = pl.concat([manifest_of(batches), manifest_of(batches[::-1], "shuffle")])
+    quality = pl.DataFrame({"prompt_id": names, "quality": rng.random(200)})
+    every = batch_metrics(manifest, features, quality)
+    sampled = batch_metrics(manifest, features, quality, max_prompts_read=100)
+    looked_at = sampled.filter(pl.col("feature_overlap").is_not_null())
+    assert looked_at.select("arm", "step").rows() == [
+        (a, s) for a in ("clustered", "shuffle") for s in (0, 4, 8, 12, 16)
+    ]
+    assert looked_at.equals(every.join(looked_at, on=BATCH, how="semi", maintain_order="left"))
+    assert sampled.drop("feature_overlap").equals(every.drop("feature_overlap"))

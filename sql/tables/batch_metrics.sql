@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS batch_metrics (
   n_prompts UINTEGER NOT NULL,
   n_clusters UINTEGER NOT NULL,
   cluster_entropy DOUBLE NOT NULL,           -- nats
-  feature_overlap DOUBLE NOT NULL,           -- mean Jaccard overlap of active features over pairs of prompts
+  feature_overlap DOUBLE,                    -- mean Jaccard overlap of active features over pairs; null if not sampled
   difficulty_p10 DOUBLE NOT NULL,
   difficulty_p50 DOUBLE NOT NULL,
   difficulty_p90 DOUBLE NOT NULL,

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from saerl_assets.domain.features import pool, require_finite
+from saerl_assets.domain.features import POOLED_FROM, pool, require_finite
 from saerl_assets.domain.spec import Pooling
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ class PooledFeatures:
     def blocks(self) -> Iterator[tuple[int, FloatMatrix]]:
         """See `Predictor.blocks`."""
         start = 0
-        for rows in self.features.activations():
+        columns = tuple({column for pooling in self.poolings for column in POOLED_FROM[pooling]})
+        for rows in self.features.activations(columns):
             matrix = _side_by_side([pool(rows, pooling, self.features.n_features) for pooling in self.poolings])
             require_finite(matrix, start)
             yield start, matrix

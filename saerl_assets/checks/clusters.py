@@ -1,6 +1,7 @@
-"""Checks of `cluster_assignments`.
+"""Checks of `cluster_assignments`, `clusters` and `cluster_quality`.
 
-Belongs here: that every prompt is in one cluster. Does not belong here: whether the clusters mean anything.
+Belongs here: that every prompt is in one cluster, and that the clusters are worth drawing from. Does not belong here:
+measuring that.
 """
 
 import dagster as dg
@@ -42,5 +43,20 @@ def no_cluster_takes_all(clusters: pl.DataFrame) -> dg.AssetCheckResult:
         else [],
         f"The largest cluster holds {largest:.0%} of the prompts.",
         {"largest_fraction": largest},
+        severity=dg.AssetCheckSeverity.WARN,
+    )
+
+
+@dg.asset_check(asset="cluster_quality")
+def clusters_hold_together(cluster_quality: pl.DataFrame) -> dg.AssetCheckResult:
+    """Another seed finds about the same clusters, which are even, apart and not tiny."""
+    weak = cluster_quality.filter(verdict="watch")
+    measured = cluster_quality.drop_nulls("value")
+    return verdict(
+        weak["explanation"].to_list(),
+        "Every measure is within its limit."
+        if measured.height
+        else "There are too few clusters or prompts to measure.",
+        dict(measured.select("measure", "value").iter_rows()),
         severity=dg.AssetCheckSeverity.WARN,
     )

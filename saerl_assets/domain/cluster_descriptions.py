@@ -1,4 +1,4 @@
-"""What a person reads about a cluster: the features and words that set it apart, its exemplars, its topic.
+"""What a person reads about a cluster: the features, tokens and words that set it apart, its exemplars, its topic.
 
 Belongs here: the statistics behind such a description. Does not belong here: the clusters themselves
 (clusters).
@@ -6,24 +6,36 @@ Belongs here: the statistics behind such a description. Does not belong here: th
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import polars as pl
 from scipy import sparse
 
+from saerl_assets.domain.features import require_aligned
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
     from saerl_assets.domain.clusters import Clustering
-    from saerl_assets.domain.features import FloatMatrix
+    from saerl_assets.domain.features import FeatureSet
 
     Presence: TypeAlias = sparse.csr_matrix[np.int32]
+    Decode: TypeAlias = Callable[[Sequence[int]], list[str]]
 
 N_TOP = 10
 """Features and words that are named for each cluster."""
 
+N_TOKENS = 3
+"""Tokens that are named for each of its features."""
+
 N_EXEMPLARS = 5
+
+MAX_READ_PROMPTS = 20_000
+"""Words and tokens are counted in so many prompts at most; those with the smallest ids, which are hashes."""
 
 WORD_PATTERN = r"\p{L}{3,}"
 """A word: at least three letters of any script in a row, after lower-casing."""
@@ -39,6 +51,7 @@ CLUSTERS_SCHEMA = pl.Schema(
         "prompt_fraction": pl.Float64(),
         "mean_similarity": pl.Float64(),
         "top_features": pl.List(pl.UInt32),
+        "firing_tokens": pl.List(pl.String),
         "top_words": pl.List(pl.String),
         "exemplars": pl.List(pl.String),
         "top_topic": pl.String(),
@@ -47,33 +60,43 @@ CLUSTERS_SCHEMA = pl.Schema(
 )
 
 
-def describe_clusters(clustering: Clustering, matrix: FloatMatrix, prompts: pl.DataFrame) -> pl.DataFrame:
-    """One row per cluster, largest first.
+def describe_clusters(
+    clustering: Clustering, features: FeatureSet, prompts: pl.DataFrame, decode: Decode
+) -> pl.DataFrame:
+    """One row per cluster, by id.
 
     Args:
-        clustering: What `fit_clusters` returned for the matrix.
-        matrix: float32 [n_prompts, n_features].
-        prompts: `prompt_id`, `text` and `topic` of the same prompts in the same order.
+        clustering: What `fit_clusters` returned for the features.
+        features: Of the prompts.
+        prompts: `prompt_id`, `text`, `token_ids` and `topic` of the same prompts in the same order.
+        decode: The text of each of some token ids.
 
     Returns:
-        Table `clusters` without `centroids_digest` and `centroids_path`. `top_topic_fraction` is of those
-        prompts of the cluster whose topic is known.
+        The columns of table `clusters` that say what is in it. `firing_tokens` has an entry for each of `top_features`:
+        the tokens at which it is strongest in most of the cluster's prompts, the most frequent first. Words and tokens
+        are those of the first `MAX_READ_PROMPTS` prompts. `top_topic_fraction` is of those prompts of the cluster whose
+        topic is known.
     """
-    k = len(clustering.centroids)
-    sizes = np.bincount(clustering.assignments, minlength=k)
-    sums = np.bincount(clustering.assignments, weights=clustering.similarity, minlength=k)
-    words, vocabulary = _word_presence(prompts["text"])
-    topics = _top_topics(clustering.assignments, prompts["topic"], k)
-    names = prompts["prompt_id"].to_list()
+    require_aligned(features, prompts)
+    k, places = len(clustering.centroids.ids), clustering.places
+    sizes = np.bincount(places, minlength=k)
+    sums = np.bincount(places, weights=clustering.similarity, minlength=k)
+    everything, total = np.arange(features.n_features), clustering.n_active.sum(axis=0)
+    tops = [
+        _most_evident(everything, counts, int(size), total, len(places))
+        for counts, size in zip(clustering.n_active, sizes, strict=True)
+    ]
+    topics = _top_topics(places, prompts["topic"], k)
     return pl.DataFrame(
         {
-            "cluster_id": np.arange(k),
+            "cluster_id": clustering.centroids.ids,
             "n_prompts": sizes,
-            "prompt_fraction": sizes / max(len(names), 1),
+            "prompt_fraction": sizes / max(len(places), 1),
             "mean_similarity": sums / np.maximum(sizes, 1),
-            "top_features": _distinctive(_feature_presence(matrix), clustering.assignments, k),
-            "top_words": [[vocabulary[word] for word in top] for top in _distinctive(words, clustering.assignments, k)],
-            "exemplars": [[names[row] for row in rows] for rows in _nearest(clustering, k)],
+            "top_features": tops,
+            "firing_tokens": _firing_tokens(features, places, tops, prompts["token_ids"], decode),
+            "top_words": _top_words(prompts["text"].head(MAX_READ_PROMPTS), places[:MAX_READ_PROMPTS], k),
+            "exemplars": [[features.prompt_ids[row] for row in rows] for rows in _nearest(clustering, k)],
             "top_topic": [topic for topic, _ in topics],
             "top_topic_fraction": [fraction for _, fraction in topics],
         },
@@ -108,32 +131,68 @@ def evidence(inside: NDArray[np.int64], n_inside: int, total: NDArray[np.int64],
     return np.where(inside * n_outside > outside * n_inside, ratio, 0.0)
 
 
-def _distinctive(presence: Presence, assignments: NDArray[np.int32], k: int) -> list[list[int]]:
-    """For each cluster the items of largest evidence, the lower number first of equal ones."""
-    n_prompts = len(assignments)
-    members = sparse.csr_matrix(
-        (np.ones(n_prompts, dtype=np.int32), (assignments, np.arange(n_prompts))), shape=(k, n_prompts)
-    )
-    counts = members @ presence
+def _most_evident(
+    items: NDArray[np.int64], inside: NDArray[np.int64], n_inside: int, total: NDArray[np.int64], n_total: int
+) -> list[int]:
+    """The items of largest evidence, the first of equal ones first."""
+    found = evidence(inside, n_inside, total, n_total)
+    order = np.argsort(-found, kind="stable")[:N_TOP]
+    named: list[int] = items[order[found[order] > MIN_EVIDENCE]].tolist()
+    return named
+
+
+def _firing_tokens(
+    features: FeatureSet, places: NDArray[np.int32], tops: list[list[int]], token_ids: pl.Series, decode: Decode
+) -> list[list[str]]:
+    """For each cluster and each of its features the tokens at which it is strongest, one text for each feature."""
+    cells = [cluster * features.n_features + feature for cluster, top in enumerate(tops) for feature in top]
+    wanted = np.array(sorted(cells), dtype=np.int64)
+    counts: dict[int, Counter[int]] = {cell: Counter() for cell in cells}
+    start = 0
+    for rows in features.activations(("argmax_token",)):
+        if start >= MAX_READ_PROMPTS or not cells:
+            break
+        entry_row = rows.rows()
+        entry_cell = places[start + entry_row].astype(np.int64) * features.n_features + rows.feature_ids
+        hits = np.flatnonzero(np.isin(entry_cell, wanted))
+        read = token_ids.slice(start, len(rows.prompt_ids))
+        lengths = read.list.len().to_numpy().astype(np.int64)
+        flat = read.explode(empty_as_null=False).to_numpy()
+        first = np.concatenate([[0], np.cumsum(lengths)])
+        tokens = flat[first[entry_row[hits]] + rows.argmax_token[hits]]
+        for cell, token in zip(entry_cell[hits].tolist(), tokens.tolist(), strict=True):
+            counts[cell][token] += 1
+        start += len(rows.prompt_ids)
+    known = sorted({token for counter in counts.values() for token in counter})
+    said = dict(zip(known, decode(known), strict=True)) if known else {}
+    texts = {cell: ", ".join(_most_frequent(counter, said)) for cell, counter in counts.items()}
+    return [[texts[cluster * features.n_features + feature] for feature in top] for cluster, top in enumerate(tops)]
+
+
+def _most_frequent(counter: Counter[int], said: dict[int, str]) -> list[str]:
+    """Texts of the most frequent tokens; those that differ in the space around them alone are one."""
+    texts: Counter[str] = Counter()
+    for token, n in counter.items():
+        texts[said[token].strip() or repr(said[token])] += n
+    return [text for text, _ in sorted(texts.items(), key=lambda item: (-item[1], item[0]))[:N_TOKENS]]
+
+
+def _top_words(texts: pl.Series, places: NDArray[np.int32], k: int) -> list[list[str]]:
+    """For each cluster the words of largest evidence, the first of the alphabet first of equal ones."""
+    presence, vocabulary = _word_presence(texts)
+    n_prompts = len(places)
+    ones = np.ones(n_prompts, dtype=np.int32)
+    counts = sparse.csr_matrix((ones, (places, np.arange(n_prompts))), shape=(k, n_prompts)) @ presence
     counts.sort_indices()
     total = np.bincount(presence.indices, minlength=presence.shape[1])
-    sizes = np.bincount(assignments, minlength=k)
-    tops = []
+    sizes = np.bincount(places, minlength=k)
+    found = []
     for cluster in range(k):
         entries = slice(counts.indptr[cluster], counts.indptr[cluster + 1])
-        items, inside = counts.indices[entries], counts.data[entries].astype(np.int64)
-        found = evidence(inside, int(sizes[cluster]), total[items], n_prompts)
-        order = np.argsort(-found, kind="stable")[:N_TOP]
-        tops.append(items[order[found[order] > MIN_EVIDENCE]].tolist())
-    return tops
-
-
-def _feature_presence(matrix: FloatMatrix) -> Presence:
-    """1 where a feature is active: int32 [n_prompts, n_features]."""
-    active = (matrix.data > 0).astype(np.int32)
-    presence = sparse.csr_matrix((active, matrix.indices, matrix.indptr), shape=matrix.shape, copy=True)
-    presence.eliminate_zeros()
-    return presence
+        items, inside = counts.indices[entries].astype(np.int64), counts.data[entries].astype(np.int64)
+        named = _most_evident(items, inside, int(sizes[cluster]), total[items], n_prompts)
+        found.append([vocabulary[word] for word in named])
+    return found
 
 
 def _word_presence(texts: pl.Series) -> tuple[Presence, list[str]]:
@@ -154,16 +213,16 @@ def _word_presence(texts: pl.Series) -> tuple[Presence, list[str]]:
 
 def _nearest(clustering: Clustering, k: int) -> list[NDArray[np.int64]]:
     """The rows nearest to each cluster's centroid, the first of equal ones first."""
-    order = np.lexsort((-clustering.similarity, clustering.assignments))
-    starts = np.searchsorted(clustering.assignments[order], np.arange(k + 1))
+    order = np.lexsort((-clustering.similarity, clustering.places))
+    starts = np.searchsorted(clustering.places[order], np.arange(k + 1))
     return [order[starts[i] : starts[i + 1]][:N_EXEMPLARS] for i in range(k)]
 
 
-def _top_topics(assignments: NDArray[np.int32], topics: pl.Series, k: int) -> list[tuple[str | None, float | None]]:
+def _top_topics(places: NDArray[np.int32], topics: pl.Series, k: int) -> list[tuple[str | None, float | None]]:
     """The most frequent topic of each cluster, by alphabet if equal, and its share of known topics."""
     found: list[tuple[str | None, float | None]] = [(None, None)] * k
     counts = (
-        pl.DataFrame({"cluster": assignments, "topic": topics})
+        pl.DataFrame({"cluster": places, "topic": topics})
         .drop_nulls("topic")
         .group_by("cluster", "topic")
         .len()

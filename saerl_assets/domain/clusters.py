@@ -1,7 +1,8 @@
-"""Clusters of prompts that activate the same features: spherical k-means on sparse rows.
+"""Clusters of prompts that activate the same features, and how they keep their names from version to version.
 
-Belongs here: the number of clusters, weighting, fitting, assignment. Does not belong here: what a person
-reads about a cluster (cluster_descriptions) and batches drawn from clusters (batches).
+Belongs here: the number of clusters, weighting of features, fitting on a sample, assigning every prompt, ids. Does not
+belong here: the iterations (spherical_kmeans), what a person reads about a cluster (cluster_descriptions), how good a
+clustering is (cluster_quality), how it differs from the parent's (drift), batches drawn from clusters (batches).
 """
 
 from __future__ import annotations
@@ -14,249 +15,265 @@ import polars as pl
 from scipy import sparse
 
 from saerl_assets.domain.features import require_finite
+from saerl_assets.domain.folds import hash_fractions
+from saerl_assets.domain.spherical_kmeans import add_far_rows, best_start, nearest, refine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
-    from saerl_assets.domain.features import FloatMatrix
-    from saerl_assets.domain.spec import ClusterSpec
+    from saerl_assets.domain.features import FeatureSet, FloatMatrix
+    from saerl_assets.domain.spec import ClusterSpec, Weighting
 
     Floats: TypeAlias = NDArray[np.float32]
     Doubles: TypeAlias = NDArray[np.float64]
     Labels: TypeAlias = NDArray[np.int32]
+    Integers: TypeAlias = NDArray[np.int64]
 
 FIT_ROWS_PER_CLUSTER = 256
 """Centroids are fitted to so many prompts for each cluster at most, as faiss does
-(https://github.com/facebookresearch/faiss/wiki/FAQ); every prompt is then assigned. So time is linear in the
-prompts."""
+(https://github.com/facebookresearch/faiss/wiki/FAQ); every prompt is then assigned."""
+
+MAX_FIT_ROWS = 65_536
+"""And to so many in all, which bounds the memory: with 700 active features in a prompt they take half a gigabyte."""
 
 SEED_ROWS_PER_CLUSTER = 50
 """The fit starts on so many prompts for each cluster at most, to try several starts at little cost."""
 
-N_STARTS = 5
-"""Three single starts in eight merged two of eight planted groups (normalised mutual information 0.91 to 0.93);
-the best of five never did (0.99 and over), the best of ten was no better."""
-
-MAX_ITERATIONS = 50
-
-MIN_GAIN = 1e-4
-"""Fitting ends when an iteration lowers the mean distance by a smaller share of itself."""
-
-SAME_DIRECTION = 1e-6
-"""Cosine distance under which two float32 rows are the same."""
-
-BLOCK_ROWS = 4096
-"""Prompts compared with all centroids at once; bounds the memory."""
+MAX_AUTO = 256
+"""`auto` looks for so many clusters at most, so that time is linear in the prompts where there are many."""
 
 ASSIGNMENTS_SCHEMA = pl.Schema({"prompt_id": pl.String, "cluster_id": pl.UInt32, "similarity": pl.Float64})
 
 
 @dataclass(frozen=True)
-class Clustering:
-    """Clusters numbered by size, the largest first; of equal ones that with the smallest row number first."""
+class Centroids:
+    """What is kept of a clustering, so that a later version can continue it."""
 
-    assignments: Labels
-    """[n_prompts] cluster of each prompt; every cluster has at least one."""
-    similarity: Doubles
-    """[n_prompts] cosine to the centroid of that cluster, the largest to any; 0 for a prompt without
-    features."""
-    centroids: Floats
+    ids: Integers
+    """[k] cluster ids, ascending."""
+    directions: Floats
     """[k, n_features] of length 1; one row of zeros if no prompt has features."""
     weights: Floats
-    """[n_features] what values were multiplied by: inverse document frequencies, or ones."""
+    """[n_features] what values are multiplied by: inverse document frequencies, or ones."""
+    next_id: int
+    """The first id that no cluster has had yet, in this version or in those that it continues."""
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Every prompt in one cluster. Clusters are rows of `centroids`; `centroids.ids` are their names."""
+
+    centroids: Centroids
+    places: Labels
+    """[n_prompts] row of the cluster of each prompt; every cluster has at least one prompt."""
+    similarity: Doubles
+    """[n_prompts] cosine to the centroid of that cluster; 0 for a prompt without features."""
+    n_active: Integers
+    """[k, n_features] prompts of each cluster in which each feature is active."""
     distances: Doubles
-    """[n_iterations] mean cosine distance of the fitted prompts to their centroid; never rises."""
+    """[n_iterations] mean cosine distance of the fitted prompts to the nearest centroid; never rises."""
 
 
-def choose_k(k: int | Literal["auto"], n_prompts: int) -> int:
+def choose_k(k: int | Literal["auto"], n_prompts: int, n_inherited: int = 0) -> int:
     """The number of clusters to look for, never more than prompts.
 
     Args:
         k: The number itself, or `auto`: the square root of half the number of prompts (a rule of thumb
-            of Mardia, Kent and Bibby, Multivariate Analysis, 1979), between 2 and 1,000.
+            of Mardia, Kent and Bibby, Multivariate Analysis, 1979), between 2 and 256, and never fewer than
+            are inherited.
         n_prompts: Number of prompts.
+        n_inherited: Clusters of the version that this one continues.
     """
-    wanted = min(max(round((n_prompts / 2) ** 0.5), 2), 1000) if k == "auto" else k
+    wanted = max(min(max(round((n_prompts / 2) ** 0.5), 2), MAX_AUTO), n_inherited) if k == "auto" else k
     return min(wanted, n_prompts)
 
 
-def fit_clusters(matrix: FloatMatrix, spec: ClusterSpec, seed: int) -> Clustering:
-    """Groups prompts by spherical k-means: k-means by cosine on rows of length 1.
+def fit_clusters(features: FeatureSet, spec: ClusterSpec, seed: int, parent: Centroids | None = None) -> Clustering:
+    """Groups prompts by spherical k-means on their weighted features.
 
-    The algorithm is Dhillon and Modha's (Machine Learning 42, 2001), with first centroids by greedy k-means++
-    (Arthur and Vassilvitskii, SODA 2007). A cluster that loses all of its prompts starts anew at the prompt
-    farthest from its centroid. Where fewer than k rows differ, there are fewer clusters. A prompt without
-    active features is like none; it goes to the largest cluster with similarity 0.
+    Centroids are fitted to a sample by the hash of the prompt; then all prompts are assigned block by block, so that
+    memory does not grow with their number. Without a parent the fit starts anew, and clusters are numbered from the
+    largest to the smallest, of equal ones that with the first prompt first. With one it starts from the parent's
+    centroids under the parent's feature weights: cluster i of this version is what has become of cluster i of the
+    parent's. More clusters than the parent's are started far from all of these and get ids that were never used before;
+    fewer keep those with the most prompts. A parent's cluster without prompts is gone, and so is its id.
+
+    A cluster of fewer than `min_prompts` prompts is dissolved: they go to the nearest of the others (all to the largest
+    if all are as small). Where fewer than k prompts differ, there are fewer clusters. A prompt without active features
+    is like none; it goes to the largest cluster with similarity 0. Of no prompts there are no clusters.
 
     Args:
-        matrix: float32 [n_prompts, n_features], nothing negative.
-        spec: k and the weighting of features.
-        seed: Seed of the first centroids.
-
-    Returns:
-        The clustering. It depends on the rows, not on their order, which only numbers clusters of one size.
+        features: n prompts.
+        spec: k, pooling, weighting and the smallest cluster.
+        seed: Seed of the sample and of the first centroids.
+        parent: Centroids to start from, of the same features, pooling and weighting.
 
     Raises:
         SaerlError: `features_not_finite`.
     """
-    require_finite(matrix)
-    k = choose_k(spec.k, matrix.shape[0])
-    weights = _feature_weights(matrix, spec.weighting)
-    if not matrix.data.any():
-        return _one_silent_cluster(matrix, weights)
-    units = _unit_rows(matrix, spec.weighting, weights)
-    order = _content_order(units)
-    order = order[np.diff(units.indptr)[order] > 0]
-    sample = units[order[: FIT_ROWS_PER_CLUSTER * k]]
-    centroids = _best_start(sample[: SEED_ROWS_PER_CLUSTER * k], k, np.random.default_rng(seed))
-    centroids, distances = _refine(sample, centroids)
-    assignments, similarity = _assign(units, centroids)
-    assignments, centroids = _number_by_size(assignments, centroids, np.diff(units.indptr) > 0)
-    return Clustering(assignments, similarity, centroids, weights, distances)
-
-
-def _one_silent_cluster(matrix: FloatMatrix, weights: Floats) -> Clustering:
-    """All prompts together, where not one has an active feature."""
-    n_prompts, n_features = matrix.shape
+    if parent is not None and not parent.directions.any():
+        parent = None  # of prompts without features; there is nothing to continue
+    k = choose_k(spec.k, len(features.prompt_ids), len(parent.ids) if parent else 0)
+    pooled = sampled_rows(features, spec, min(FIT_ROWS_PER_CLUSTER * k, MAX_FIT_ROWS), seed)
+    weights = feature_weights(pooled, spec.weighting) if parent is None else parent.weights
+    units = active_rows(unit_rows(pooled, spec.weighting, weights))
+    del pooled
+    rng = np.random.default_rng(seed)
+    directions, inherited = _start(units, k, rng, parent)
+    directions, distances = refine(units, directions, n_inherited=len(inherited)) if units.shape[0] else _no_fit(units)
+    places, similarity, n_active = _assign(features, spec, weights, directions)
+    places = _dissolve_tiny(features, spec, weights, directions, places, similarity, n_active)
+    order, ids, next_id = _name(places, inherited, parent.next_id if parent else 0, len(directions))
+    number = np.full(len(directions) + 1, order[0] if len(order) else 0, dtype=np.int32)
+    number[order] = np.arange(len(order))
+    silent_home = int(np.argmax(np.bincount(number[places[places >= 0]], minlength=1))) if len(places) else 0
+    number[-1] = silent_home  # the place -1 of a prompt without features
     return Clustering(
-        assignments=np.zeros(n_prompts, dtype=np.int32),
-        similarity=np.zeros(n_prompts),
-        centroids=np.zeros((min(n_prompts, 1), n_features), dtype=np.float32),
-        weights=weights,
-        distances=np.zeros(0),
+        Centroids(ids, directions[order], weights, next_id), number[places], similarity, n_active[order], distances
     )
 
 
-def assignment_frame(clustering: Clustering, prompt_ids: Sequence[str]) -> pl.DataFrame:
-    """Table `cluster_assignments`, one row per prompt in the order of `prompt_ids`."""
+def assignment_frame(clustering: Clustering, features: FeatureSet) -> pl.DataFrame:
+    """Table `cluster_assignments`, one row per prompt in the order of the features."""
     return pl.DataFrame(
         {
-            "prompt_id": list(prompt_ids),
-            "cluster_id": clustering.assignments,
+            "prompt_id": features.prompt_ids,
+            "cluster_id": clustering.centroids.ids[clustering.places],
             "similarity": clustering.similarity,
         },
         schema=ASSIGNMENTS_SCHEMA,
     )
 
 
-def _feature_weights(matrix: FloatMatrix, weighting: str) -> Floats:
+def sampled_rows(features: FeatureSet, spec: ClusterSpec, n_rows: int, seed: int) -> FloatMatrix:
+    """Pooled features of the prompts that come first by hash, in that order: float32 [<= n_rows, n_features].
+
+    Raises:
+        SaerlError: `features_not_finite`.
+    """
+    fractions = hash_fractions(features.prompt_ids, seed=seed, purpose="clusters")
+    first = np.argsort(fractions, kind="stable")[:n_rows]
+    ascending = np.sort(first)
+    pooled = features.csr(spec.pooling, ascending)
+    require_finite(pooled)
+    return pooled[np.searchsorted(ascending, first)]
+
+
+def feature_weights(pooled: FloatMatrix, weighting: Weighting) -> Floats:
     """log((1 + prompts) / prompts in which it is active) for `idf`, else 1; float32 [n_features].
 
     The inverse document frequency (Spärck Jones, J. Documentation 28(1), 1972) of a feature that fires
     everywhere is near 0, since it makes no two prompts alike; the 1 keeps it above 0, so that no row loses
     all of its features.
     """
-    n_prompts, n_features = matrix.shape
-    if weighting != "idf":
+    n_prompts, n_features = pooled.shape
+    if weighting not in ("idf", "sqrt_idf"):
         return np.ones(n_features, dtype=np.float32)
-    n_active = np.bincount(matrix.indices, weights=matrix.data > 0, minlength=n_features)
+    n_active = np.bincount(pooled.indices[pooled.data > 0], minlength=n_features)
     return np.log((1 + n_prompts) / np.maximum(n_active, 1)).astype(np.float32)
 
 
-def _unit_rows(matrix: FloatMatrix, weighting: str, weights: Floats) -> FloatMatrix:
+def unit_rows(pooled: FloatMatrix, weighting: Weighting, weights: Floats) -> FloatMatrix:
     """Weighted rows of length 1; rows without features stay empty. float32 [n_prompts, n_features]."""
     from sklearn.preprocessing import normalize
 
-    values = np.sqrt(matrix.data) if weighting == "sqrt" else matrix.data * weights[matrix.indices]
-    units = sparse.csr_matrix((values, matrix.indices.copy(), matrix.indptr.copy()), shape=matrix.shape)
+    values = np.sqrt(pooled.data) if weighting in ("sqrt", "sqrt_idf") else pooled.data
+    if weighting in ("idf", "sqrt_idf"):
+        values = values * weights[pooled.indices]
+    units = sparse.csr_matrix((values, pooled.indices, pooled.indptr), shape=pooled.shape, copy=True)
     units.eliminate_zeros()
-    normalize(units, copy=False)
-    return units
+    return normalize(units, copy=False) if units.nnz else units
 
 
-def _content_order(units: FloatMatrix) -> NDArray[np.int64]:
-    """An order that follows from what is in the rows only, as good as random: int64 [n_prompts]."""
-    directions = np.random.default_rng(0).standard_normal(units.shape[1])
-    projections = np.asarray(units @ directions, dtype=np.float64)
-    # Rows that differ have different projections; multiplying their bits by 2^64 / golden ratio scatters
-    # close ones.
-    return np.argsort(projections.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15), kind="stable")
+def active_rows(units: FloatMatrix) -> FloatMatrix:
+    """The rows that have an entry."""
+    return units[np.diff(units.indptr) > 0]
 
 
-def _best_start(units: FloatMatrix, k: int, rng: np.random.Generator) -> Floats:
-    """Of several starts the one that ends nearest to its rows, refined on them; the first of equal ones."""
-    starts = [_refine(units, _first_centroids(units, k, rng)) for _ in range(N_STARTS)]
-    return min(starts, key=lambda start: float(start[1][-1]))[0]
+def _start(units: FloatMatrix, k: int, rng: np.random.Generator, parent: Centroids | None) -> tuple[Floats, Integers]:
+    """Centroids to start from, the inherited ones first, and the ids of those."""
+    if units.shape[0] == 0:
+        return np.zeros((0, units.shape[1]), dtype=np.float32), np.zeros(0, dtype=np.int64)
+    if parent is None:
+        return best_start(units[: SEED_ROWS_PER_CLUSTER * k], k, rng), np.zeros(0, dtype=np.int64)
+    ids, directions = parent.ids, parent.directions
+    if k < len(ids):
+        sizes = np.bincount(nearest(units, directions)[0], minlength=len(ids))
+        kept = np.sort(np.argsort(-sizes, kind="stable")[:k])
+        ids, directions = ids[kept], directions[kept]
+    return add_far_rows(units, directions, k, rng), ids
 
 
-def _first_centroids(units: FloatMatrix, k: int, rng: np.random.Generator) -> Floats:
-    """Up to k rows that are far from one another; fewer where fewer differ. float32 [<= k, n_features]."""
-    n_candidates = 2 + int(np.log(k))
-    chosen = [int(rng.integers(units.shape[0]))]
-    nearest = _distances(units, chosen)[0]
-    while len(chosen) < k and nearest.any():
-        cumulative = np.cumsum(nearest)
-        draws = rng.random(n_candidates) * cumulative[-1]
-        candidates = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(nearest) - 1)
-        distances = np.minimum(nearest, _distances(units, candidates))
-        best = int(np.argmin(distances.sum(axis=1)))
-        chosen.append(int(candidates[best]))
-        nearest = distances[best]
-    return np.asarray(units[chosen].toarray())
+def _no_fit(units: FloatMatrix) -> tuple[Floats, Doubles]:
+    """One centroid of zeros, where not one sampled prompt has an active feature."""
+    return np.zeros((1, units.shape[1]), dtype=np.float32), np.zeros(0)
 
 
-def _distances(units: FloatMatrix, rows: Sequence[int] | NDArray[np.int64]) -> Doubles:
-    """Cosine distance of all rows to some, exactly 0 to themselves: float64 [len(rows), n_prompts]."""
-    cosines = units @ np.ascontiguousarray(units[rows].toarray().T)
-    distances = 1 - cosines.T.astype(np.float64)
-    return np.where(distances < SAME_DIRECTION, 0.0, distances)
+def _assign(
+    features: FeatureSet, spec: ClusterSpec, weights: Floats, directions: Floats
+) -> tuple[Labels, Doubles, Integers]:
+    """The nearest centroid of every prompt (-1 where no feature is active), the cosine to it, and active features."""
+    n_prompts = len(features.prompt_ids)
+    places = np.full(n_prompts, -1, dtype=np.int32)
+    similarity = np.zeros(n_prompts)
+    n_active = np.zeros(directions.shape, dtype=np.int64)
+    for start, pooled in features.blocks(spec.pooling):
+        require_finite(pooled, start)
+        units = unit_rows(pooled, spec.weighting, weights)
+        rows = np.flatnonzero(np.diff(units.indptr) > 0)
+        found, cosines = nearest(units, directions)
+        places[start + rows], similarity[start + rows] = found[rows], cosines[rows]
+        n_active += active_counts(units, found, len(directions))
+    return places, similarity, n_active
 
 
-def _refine(units: FloatMatrix, centroids: Floats) -> tuple[Floats, Doubles]:
-    """Lloyd's iterations: the centroids, and the mean distance to them after each."""
-    distances: list[float] = []
-    for _ in range(MAX_ITERATIONS):
-        assignments, similarity = _assign(units, centroids)
-        distances.append(float(1 - similarity.mean()))
-        if len(distances) > 1 and distances[-2] - distances[-1] <= MIN_GAIN * distances[-2]:
-            break
-        centroids = _mean_directions(units, assignments, similarity, centroids)
-    return centroids, np.array(distances)
+def active_counts(units: FloatMatrix, places: Labels, k: int) -> Integers:
+    """Rows of each cluster in which each feature is active: int64 [k, n_features]."""
+    n_features = units.shape[1]
+    cells = np.repeat(places.astype(np.int64) * n_features, np.diff(units.indptr)) + units.indices
+    return np.bincount(cells, minlength=k * n_features).reshape(k, n_features)
 
 
-def _assign(units: FloatMatrix, centroids: Floats) -> tuple[Labels, Doubles]:
-    """The most similar centroid of each row, the first of equal ones, and the cosine to it."""
-    columns = np.ascontiguousarray(centroids.T)
-    n_rows = units.shape[0]
-    assignments = np.zeros(n_rows, dtype=np.int32)
-    similarity = np.zeros(n_rows)
-    for start in range(0, n_rows, BLOCK_ROWS):
-        # scipy's sparse product runs on one thread in a fixed order, so its bits are the same everywhere.
-        cosines = units[start : start + BLOCK_ROWS] @ columns
-        nearest = cosines.argmax(axis=1)
-        assignments[start : start + BLOCK_ROWS] = nearest
-        similarity[start : start + BLOCK_ROWS] = cosines[np.arange(len(nearest)), nearest]
-    return assignments, np.clip(similarity, -1.0, 1.0)
+def _dissolve_tiny(
+    features: FeatureSet,
+    spec: ClusterSpec,
+    weights: Floats,
+    directions: Floats,
+    places: Labels,
+    similarity: Doubles,
+    n_active: Integers,
+) -> Labels:
+    """Moves the prompts of clusters that are too small to the nearest of the others; changes the last two in place."""
+    sizes = np.bincount(places[places >= 0], minlength=len(directions))
+    kept = np.flatnonzero(sizes >= spec.min_prompts)
+    kept = kept if len(kept) else np.array([int(np.argmax(sizes))])
+    moved = np.flatnonzero((places >= 0) & ~np.isin(places, kept))
+    if len(moved) == 0:
+        return places
+    units = unit_rows(features.csr(spec.pooling, moved), spec.weighting, weights)
+    found, cosines = nearest(units, directions[kept])
+    n_active[kept] += active_counts(units, found, len(kept))
+    places = places.copy()
+    places[moved], similarity[moved] = kept[found], cosines
+    return places
 
 
-def _mean_directions(units: FloatMatrix, assignments: Labels, similarity: Doubles, centroids: Floats) -> Floats:
-    """The direction of each cluster's summed rows; an empty one gets a row far from its centroid."""
-    k, n_features = centroids.shape
-    sums = np.zeros((k, n_features))
-    for start in range(0, units.shape[0], BLOCK_ROWS):
-        block = units[start : start + BLOCK_ROWS]
-        clusters = np.repeat(assignments[start : start + BLOCK_ROWS], np.diff(block.indptr))
-        places = clusters.astype(np.int64) * n_features + block.indices
-        np.add.at(sums.ravel(), places, block.data.astype(np.float64))
-    lengths = np.sqrt((sums**2).sum(axis=1, keepdims=True))
-    directions: Floats = (sums / np.maximum(lengths, np.finfo(np.float64).tiny)).astype(np.float32)
-    empty = np.flatnonzero(np.bincount(assignments, minlength=k) == 0)
-    farthest = np.argsort(similarity, kind="stable")[: len(empty)]
-    directions[empty] = units[farthest].toarray()
-    return directions
+def _name(places: Labels, inherited: Integers, next_id: int, k: int) -> tuple[Integers, Integers, int]:
+    """Which clusters there are, with their ids: the inherited ones as before, then new ones by size.
 
-
-def _number_by_size(assignments: Labels, centroids: Floats, has_features: NDArray[np.bool_]) -> tuple[Labels, Floats]:
-    """Clusters from the largest to the smallest, empty ones gone; rows without features go to the largest."""
-    k = len(centroids)
-    rows = np.flatnonzero(has_features)
-    sizes = np.bincount(assignments[rows], minlength=k)
-    first_row = np.full(k, len(assignments))
-    np.minimum.at(first_row, assignments[rows], rows)
-    order = np.lexsort((first_row, -sizes))
-    order = order[sizes[order] > 0]
-    number = np.zeros(k, dtype=np.int32)
-    number[order] = np.arange(len(order))
-    return np.where(has_features, number[assignments], 0).astype(np.int32), centroids[order]
+    Returns:
+        int64 [m] rows of the centroids; int64 [m] ids; the next id that is free.
+    """
+    rows = np.flatnonzero(places >= 0)
+    sizes = np.bincount(places[rows], minlength=k)
+    if len(places) == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), next_id
+    if len(rows) == 0:
+        return np.zeros(1, dtype=np.int64), np.array([next_id]), next_id + 1
+    first_row = np.full(k, len(places))
+    np.minimum.at(first_row, places[rows], rows)
+    old = np.flatnonzero(sizes[: len(inherited)] > 0)
+    new = np.lexsort((first_row, -sizes))
+    new = new[(sizes[new] > 0) & (new >= len(inherited))]
+    ids = np.concatenate([inherited[old], next_id + np.arange(len(new))])
+    return np.concatenate([old, new]), ids, next_id + len(new)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import tomllib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -318,7 +318,7 @@ class HygieneSpec(Section):
     min_jaccard: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     """Near-duplicates share so much of their text: Jaccard overlap of its five-letter pieces. `1` is the same text but
     for case and punctuation."""
-    min_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.98
+    min_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
     """Or their features are so nearly parallel: cosine of `clusters.pooling`."""
     evaluation: tuple[EvaluationSpec, ...] = ()
     """Evaluation files, `[[hygiene.evaluation]]` each."""
@@ -557,7 +557,9 @@ def _keys_of(path: list[str]) -> list[str]:
         if model is VersionSpec and part == "labels":
             model = LabelSpec
             break
-        annotation = model.model_fields[part].annotation
+        if part.isdecimal():  # the place of a table in a list of them
+            continue
+        annotation = next(iter(get_args(model.model_fields[part].annotation)), model.model_fields[part].annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation

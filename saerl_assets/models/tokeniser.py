@@ -65,6 +65,10 @@ class Tokeniser:
         found = self._tokenizer.bos_token_id
         return None if found is None else int(found)
 
+    def texts_of(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token by itself."""
+        return [str(self._tokenizer.decode([token])) for token in token_ids]
+
     def __call__(
         self, prompts: Sequence[list[dict[str, str]] | str], responses: Sequence[str | None]
     ) -> list[TokenisedText]:

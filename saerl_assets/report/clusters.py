@@ -1,7 +1,7 @@
 """Figures of the clusters: how large they are, what they are about, how tight they are.
 
-Belongs here: `clusters` and `cluster_assignments`. Does not belong here: how batches draw from them
-(batches.py).
+Belongs here: `clusters`, `cluster_assignments` and `cluster_quality`. Does not belong here: how batches draw from them
+(batches.py), how they differ from the parent's (drift.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from saerl_assets.report.marks import histogram, median_line
 from saerl_assets.report.style import (
     BLUE,
     FAINT,
+    INK,
     SKY,
+    VERMILION,
     card,
     finite,
     label,
@@ -28,11 +30,20 @@ from saerl_assets.report.style import (
 from saerl_assets.report.words import count, cut, figure, share
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from matplotlib.axes import Axes
 
 MAX_CLUSTERS = 16
 BAR_ROOM = 2.8  # the axis is so many times as long as the longest bar: the words stand in the rest
 LINE_LETTERS = 98  # small letters that fit beside each other on the axis
+MEASURES = {
+    "stability": "the same from another seed (ARI)",
+    "silhouette": "apart (silhouette)",
+    "balance": "even sizes (entropy)",
+    "largest_fraction": "prompts in the largest",
+    "tiny_fraction": "clusters that are tiny",
+}
 NO_CLUSTERS = "Materialise clusters: it groups the prompts by their features."
 
 
@@ -100,6 +111,60 @@ def figure_cluster_assignments(assignments: pl.DataFrame) -> bytes:
     histogram(drawn.axes[0], {"": similarity}, [BLUE])
     median_line(drawn.axes[0], median, "median")
     label(drawn.axes[0], x="cosine similarity to the cluster's centroid", y="prompts")
+    return png(drawn)
+
+
+def figure_cluster_quality(quality: pl.DataFrame) -> bytes:
+    """Every measure of the clustering against its limit.
+
+    Args:
+        quality: Table `cluster_quality`.
+
+    Returns:
+        PNG bytes.
+    """
+    measured = quality.drop_nulls("value").sort("measure")
+    if measured.is_empty():
+        return message("The clusters were not measured", NO_CLUSTERS)
+    beyond = measured.filter(verdict="watch")
+    title = (
+        f"Worth a look: {', '.join(MEASURES.get(name, name) for name in beyond['measure'])}"
+        if beyond.height
+        else "Even, apart, and the same from another seed: every measure is within its limit"
+    )
+    return draw_limits(title, measured, MEASURES, is_good=measured["verdict"] == "good")
+
+
+def draw_limits(title: str, measured: pl.DataFrame, names: Mapping[str, str], *, is_good: pl.Series) -> bytes:
+    """Measures as bars, each with its limit as a mark.
+
+    Args:
+        title: A sentence.
+        measured: `measure`, `value` and `threshold`, one row for each bar from top to bottom.
+        names: What the measures are called.
+        is_good: Whether each is on the good side of its limit.
+
+    Returns:
+        PNG bytes.
+    """
+    drawn = card(
+        title,
+        key=[("within its limit", BLUE), ("beyond it", VERMILION)],
+        note="the mark is the limit",
+        height=1.1 + 0.27 * measured.height,
+    )
+    axes = drawn.axes[0]
+    places = np.arange(measured.height)
+    values = np.nan_to_num(measured["value"].cast(pl.Float64).to_numpy(), posinf=0.0, neginf=0.0)
+    limits = measured["threshold"].cast(pl.Float64).to_numpy()
+    axes.barh(places, values, height=0.6, color=[BLUE if good else VERMILION for good in is_good])
+    for place, limit in enumerate(limits):
+        axes.plot([limit, limit], [place - 0.42, place + 0.42], color=INK, linewidth=1.4)
+    axes.set_ylim(measured.height - 0.4, -0.6)
+    axes.set_xlim(min(0.0, float(values.min())), max(float(np.nanmax([values, limits])), 0.1) * 1.25)
+    tick_names(axes, places.tolist(), [names.get(name, name) for name in measured["measure"]])
+    for place, (value, limit) in enumerate(zip(values, limits, strict=True)):
+        write(axes, max(value, limit, 0.0), float(place), figure(value), points=6.0)
     return png(drawn)
 
 

@@ -114,6 +114,9 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "cluster_assignments": pl.DataFrame(
             {"prompt_id": world.ids, "cluster_id": world.cluster, "similarity": world.rng.beta(6, 4, world.n)}
         ),
+        "cluster_quality": _cluster_quality(world),
+        "cluster_drift": _cluster_drift(world),
+        "version_drift": _version_drift(),
         "control_saes": _controls(),
         "signal_evidence": _evidence(),
         "evidence_curve": _evidence_curve(),
@@ -121,6 +124,7 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "difficulty_scores": _difficulty(world),
         "difficulty_proxy": _proxy(),
         "quality_probe": _probe(),
+        "probe_calibration": _calibration(),
         "quality_scores": _quality(world),
         "batch_manifest": manifest,
         "batch_metrics": _metrics(manifest),
@@ -362,6 +366,7 @@ def _clusters(world: World) -> pl.DataFrame:
                 "prompt_fraction": members.size / world.n,
                 "mean_similarity": 0.4 + 0.5 * topics[top] / members.size,
                 "top_features": [int(cluster * 37 + step) % 4096 for step in range(10)],
+                "firing_tokens": ["legs, <i>", *["sum"] * 9],
                 "top_words": [WORDS[(top + step) % len(WORDS)] for step in range(6)]
                 if cluster
                 else ["$x^{", "<b>", "数"],
@@ -370,9 +375,59 @@ def _clusters(world: World) -> pl.DataFrame:
                 "top_topic_fraction": topics[top] / members.size,
                 "centroids_digest": hashlib.sha256(b"centroids").hexdigest(),
                 "centroids_path": "artifacts/centroids.safetensors",
+                "parent_digest": None,
+                "start": "A fresh start: the version has no parent.",
             }
         )
     return pl.DataFrame(rows)
+
+
+def _cluster_quality(world: World) -> pl.DataFrame:
+    rows = [
+        ("stability", 0.62, 0.4, "good"),
+        ("silhouette", -0.02, 0.0, "watch"),
+        ("balance", 0.93, 0.7, "good"),
+        ("largest_fraction", 0.12, 0.5, "good"),
+        ("tiny_fraction", 0.0, 0.2, "good"),
+    ]
+    names = ["measure", "value", "threshold", "verdict"]
+    said = pl.lit("In words, <b>with</b> figures.").alias("explanation")
+    return pl.DataFrame(rows, schema=names, orient="row").with_columns(said, n_prompts=pl.lit(world.n))
+
+
+def _cluster_drift(world: World) -> pl.DataFrame:
+    k = int(world.cluster.max(initial=-1)) + 1
+    after = np.bincount(world.cluster, minlength=k)
+    before = np.roll(after, 1)
+    before[-1], after[0] = 0, 0
+    return pl.DataFrame(
+        {
+            "cluster_id": np.arange(k),
+            "fate": ["gone", *["kept"] * (k - 2), "new"][:k] if k > 1 else ["gone"],
+            "n_prompts_before": before,
+            "n_prompts_after": after,
+            "fraction_before": before / world.n,
+            "fraction_after": after / world.n,
+            "fraction_shift": (after - before) / world.n,
+            "n_common": before,
+            "n_moved": before // 9,
+            "centroid_shift": [None, *[0.02] * (k - 2), None][:k] if k > 1 else [None],
+        },
+        schema_overrides={"centroid_shift": pl.Float64},
+    )
+
+
+def _version_drift() -> pl.DataFrame:
+    rows = [
+        ("moved_fraction", 0.11, 0.2, "steady"),
+        ("population_shift", 0.09, 0.05, "drifted"),
+        ("centroid_shift", 0.02, 0.1, "steady"),
+        ("density_shift", 0.06, 0.2, "steady"),
+    ]
+    names = ["measure", "value", "threshold", "verdict"]
+    return pl.DataFrame(rows, schema=names, orient="row").with_columns(
+        pl.lit("In words, <b>with</b> figures.").alias("explanation")
+    )
 
 
 def _controls() -> pl.DataFrame:
@@ -481,18 +536,42 @@ def _proxy() -> pl.DataFrame:
 def _probe() -> pl.DataFrame:
     shared = {
         "probe": "logistic",
+        "predictor": "sae_max",
         "n_rows": 601,
+        "n_observations": 640,
         "base_rate": 0.37,
+        "calibration": "platt",
         "penalty": 0.01,
+        "candidates": None,
+        "encoders": "0123456789abcdef",
         "digest": hashlib.sha256(b"probe").hexdigest(),
         "path": "artifacts/probe.safetensors",
         "explanation": "Logistic regression on max-pooled features.",
     }
     return pl.DataFrame(
         [
-            shared | {"rows": "held_out", "auroc": 0.741, "brier": 0.19},
-            shared | {"rows": "fitted", "auroc": 0.88, "brier": 0.13},
+            shared
+            | {"rows": "held_out", "auroc": 0.741, "brier": 0.19}
+            | {"auroc_low": 0.702, "auroc_high": 0.781, "calibration_error": 0.031},
+            shared
+            | {"rows": "fitted", "auroc": 0.88, "brier": 0.13}
+            | {"auroc_low": None, "auroc_high": None, "calibration_error": None},
         ]
+    )
+
+
+def _calibration() -> pl.DataFrame:
+    predicted = np.linspace(0.06, 0.8, 10)
+    return pl.DataFrame(
+        {
+            "probe": ["logistic"] * 10,
+            "bin": list(range(10)),
+            "n_rows": [60] * 10,
+            "predicted": predicted,
+            "observed": predicted + 0.04 * np.sin(7 * predicted),
+            "observed_low": predicted - 0.05,
+            "observed_high": predicted + 0.1,
+        }
     )
 
 

@@ -14,8 +14,9 @@ from saerl_assets.report.batches import (
     figure_deferred_prompts,
     figure_manifests,
 )
-from saerl_assets.report.clusters import figure_cluster_assignments, figure_clusters
+from saerl_assets.report.clusters import figure_cluster_assignments, figure_cluster_quality, figure_clusters
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
+from saerl_assets.report.drift import figure_cluster_drift, figure_version_drift
 from saerl_assets.report.evidence import figure_evidence_curve, figure_evidence_verdicts, figure_signal_evidence
 from saerl_assets.report.exports import figure_artifacts, figure_trainer_exports
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
@@ -25,7 +26,7 @@ from saerl_assets.report.prompts import (
     figure_prompts,
     figure_rejected_rows,
 )
-from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
+from saerl_assets.report.quality import figure_probe_calibration, figure_quality_probe, figure_quality_scores
 from saerl_assets.report.sae import figure_control_saes, figure_layer_profile, figure_sae_health, figure_sae_weights
 from saerl_assets.report.versions import figure_version_report, figure_versions
 from saerl_assets_tests.report.frames import a_history, a_spec, active_counts, empty_frames, the_frames, trained
@@ -49,6 +50,9 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
     "feature_density": lambda of: figure_feature_density(of["feature_density"]),
     "clusters": lambda of: figure_clusters(of["clusters"]),
     "cluster_assignments": lambda of: figure_cluster_assignments(of["cluster_assignments"]),
+    "cluster_quality": lambda of: figure_cluster_quality(of["cluster_quality"]),
+    "cluster_drift": lambda of: figure_cluster_drift(of["cluster_drift"]),
+    "version_drift": lambda of: figure_version_drift(of["version_drift"]),
     "difficulty_scores": lambda of: figure_difficulty_scores(
         of["difficulty_scores"], of["prompts"], of["labels"], label_name="difficulty"
     ),
@@ -63,6 +67,7 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
     ),
     "difficulty_proxy": lambda of: figure_difficulty_proxy(of["difficulty_proxy"]),
     "quality_probe": lambda of: figure_quality_probe(of["quality_probe"], min_auroc=0.55),
+    "probe_calibration": lambda of: figure_probe_calibration(of["probe_calibration"]),
     "quality_scores": lambda of: figure_quality_scores(of["quality_scores"]),
     "batch_manifest": lambda of: figure_batch_manifest(of["batch_manifest"], "clustered"),
     "batch_metrics": lambda of: figure_batch_metrics(of["batch_metrics"], of["batch_manifest"], "clustered"),
@@ -74,10 +79,13 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
 
 NULLABLE = {
     "prompts": ["topic"],
-    "clusters": ["top_topic", "top_topic_fraction"],
+    "clusters": ["top_topic", "top_topic_fraction", "parent_digest"],
+    "cluster_quality": ["value"],
+    "cluster_drift": ["centroid_shift"],
+    "version_drift": ["value"],
     "difficulty_scores": ["proxy"],
     "difficulty_proxy": ["spearman", "r2"],
-    "quality_probe": ["auroc", "brier", "base_rate", "penalty", "digest", "path"],
+    "quality_probe": ["auroc", "auroc_low", "auroc_high", "brier", "base_rate", "penalty", "digest", "path"],
     "quality_scores": ["quality"],
     "batch_metrics": ["mean_quality"],
 }
@@ -153,7 +161,19 @@ def test_what_may_be_null_is_null(name: str, frames: Frames) -> None:
     check(FIGURES[name](nulls))
 
 
-@pytest.mark.parametrize("name", ["prompts", "labels", "quality_scores", "cluster_assignments", "difficulty_scores"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "prompts",
+        "labels",
+        "quality_scores",
+        "cluster_assignments",
+        "cluster_quality",
+        "cluster_drift",
+        "version_drift",
+        "difficulty_scores",
+    ],
+)
 def test_values_that_are_all_the_same_or_not_finite_are_drawn(name: str, frames: Frames) -> None:
     constant = {
         table: rows.with_columns(

@@ -13,7 +13,9 @@ import polars as pl
 from saerl_assets.assets.rooms import outs, table_asset
 from saerl_assets.domain.batch_metrics import batch_metrics as measure_batches
 from saerl_assets.domain.batches import plan_manifest
+from saerl_assets.domain.contamination import contaminated_reasons
 from saerl_assets.domain.features import FeatureSet
+from saerl_assets.domain.near_duplicates import folded_reasons
 from saerl_assets.domain.spec import digest
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metrics, figure_deferred_prompts
@@ -33,6 +35,8 @@ def plan(
     cluster_assignments: pl.DataFrame,
     difficulty_scores: pl.DataFrame,
     quality_scores: pl.DataFrame,
+    near_duplicates: pl.DataFrame,
+    contamination: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
     """Both planners and every control arm from the same prompts, as one manifest that becomes the current one."""
     version = home.version(context.partition_key)
@@ -43,6 +47,8 @@ def plan(
         .join(cluster_assignments.select("prompt_id", "cluster_id"), on="prompt_id")
         .join(difficulty_scores.select("prompt_id", "difficulty"), on="prompt_id")
         .join(quality_scores.select("prompt_id", "kept", "quality", "reason"), on="prompt_id")
+        .join(_reasons(contaminated_reasons(contamination, spec.hygiene), "contaminated"), on="prompt_id", how="left")
+        .join(_reasons(folded_reasons(near_duplicates, spec.hygiene), "near_duplicate"), on="prompt_id", how="left")
     )
     planned = plan_manifest(candidates, spec.batches, key=spec.key, seed=spec.seed)
     order = picture(figure_batch_manifest(planned.manifest, spec.batches.planner), "difficulty over steps")
@@ -78,6 +84,11 @@ def plan(
     yield dg.MaterializeResult(
         asset_key="manifests", value=row, metadata={"manifest_id": planned.manifest_id, "figure": order}
     )
+
+
+def _reasons(left_out: pl.DataFrame, code: str) -> pl.DataFrame:
+    """The reasons under the name that the planner knows them by."""
+    return left_out.select("prompt_id", pl.col("reason").alias(code))
 
 
 @table_asset("batches", "polars")

@@ -45,6 +45,9 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
     reasons, the first that fits:
 
     - `too_long`: it has more than `max_prompt_tokens` tokens.
+    - `contaminated`: it repeats an evaluation row.
+    - `near_duplicate`: it was folded into the representative of its group. What speaks against that one speaks
+      against its copies: none takes its place where it is left out too.
     - `filtered`: the quality filter did not keep it. The arm `random_drop` takes it nevertheless, and defers
       as many prompts, drawn at random and the same in every epoch, as `random_drop`.
     - `tail`: with `tail = "drop"` and n prompts left, the n modulo B with the smallest random numbers of this
@@ -64,7 +67,8 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
     Args:
         candidates: One row per training prompt: prompt_id String, cluster_id UInt32, difficulty Float64,
             n_tokens UInt32, kept Boolean, quality Float64 or null; optionally reason String, why the filter
-            did not keep it.
+            did not keep it, and contaminated and near_duplicate, each a String that says why the prompt is left
+            out, null where it is not.
         spec: How to plan.
         key: The version's key; part of the name.
         seed: The version's seed.
@@ -103,10 +107,11 @@ class _Intake:
     members: Members
     """All candidates."""
     fitting: IntArray
-    """Those that are not too long."""
+    """Those that no arm leaves out."""
     kept: IntArray
     """Those of them that the quality filter kept."""
-    too_long: pl.DataFrame
+    left_out: dict[str, pl.DataFrame]
+    """By reason what every arm leaves out."""
     filtered: pl.DataFrame
 
 
@@ -114,8 +119,7 @@ def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
     """Sorts and checks the candidates and finds out who is to be planned."""
     prompts = candidates.sort("prompt_id")
     _check(prompts, key)
-    limit = spec.max_prompt_tokens
-    fits = (prompts["n_tokens"] <= limit if limit is not None else prompts["n_tokens"] >= 0).to_numpy()
+    left_out, fits = _leave_out(prompts, spec)
     kept = prompts["kept"].to_numpy()
     intake = _Intake(
         spec=spec,
@@ -129,11 +133,7 @@ def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
         ),
         fitting=np.flatnonzero(fits),
         kept=np.flatnonzero(fits & kept),
-        too_long=_deferred(
-            prompts.filter(~fits),
-            "too_long",
-            pl.format("It has {} tokens, more than batches.max_prompt_tokens = {}.", "n_tokens", pl.lit(limit)),
-        ),
+        left_out=left_out,
         filtered=_deferred(
             prompts.filter(fits & ~kept),
             "filtered",
@@ -142,6 +142,21 @@ def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
     )
     _check_room(intake, key)
     return intake
+
+
+def _leave_out(prompts: pl.DataFrame, spec: BatchSpec) -> tuple[dict[str, pl.DataFrame], NDArray[np.bool_]]:
+    """What every arm leaves out, by the first reason that fits, and which prompts that leaves: bool [n_prompts]."""
+    limit = spec.max_prompt_tokens
+    is_long = (prompts["n_tokens"] > limit).to_numpy() if limit is not None else np.zeros(prompts.height, np.bool_)
+    too_long = pl.format("It has {} tokens, more than batches.max_prompt_tokens = {}.", "n_tokens", pl.lit(limit))
+    left_out = {"too_long": _deferred(prompts.filter(is_long), "too_long", too_long)}
+    fits = ~is_long
+    for code in ("contaminated", "near_duplicate"):
+        if code in prompts.columns:
+            applies = prompts[code].is_not_null().to_numpy()
+            left_out[code] = _deferred(prompts.filter(fits & applies), code, pl.col(code))
+            fits &= ~applies
+    return left_out, fits
 
 
 def _check(prompts: pl.DataFrame, key: str) -> None:
@@ -168,12 +183,19 @@ def _check_room(intake: _Intake, key: str) -> None:
     """Refuses a plan without a batch."""
     n_kept, size = len(intake.kept), intake.spec.batch_size
     if n_kept == 0:
+        counts = {code: frame.height for code, frame in intake.left_out.items()}
+        hygiene = "".join(
+            f"{counts[code]} {words}, "
+            for code, words in (("contaminated", "repeat evaluation rows"), ("near_duplicate", "repeat each other"))
+            if counts.get(code)
+        )
         raise SaerlError(
             "no_prompts",
-            f"None of the {intake.prompts.height} training prompts is left to plan: {intake.too_long.height} "
-            f"are too long, {intake.filtered.height} were dropped by the quality filter.",
-            where=f"{key}: batches, quality",
-            remedy="Raise batches.max_prompt_tokens, or let quality.filter drop fewer.",
+            f"None of the {intake.prompts.height} training prompts is left to plan: {counts['too_long']} "
+            f"are too long, {hygiene}{intake.filtered.height} were dropped by the quality filter.",
+            where=f"{key}: batches, quality, hygiene" if hygiene else f"{key}: batches, quality",
+            remedy="Raise batches.max_prompt_tokens, or let quality.filter drop fewer."
+            + (" The table contamination has the evidence." if counts.get("contaminated") else ""),
         )
     if n_kept < size and intake.spec.tail == "drop":
         raise SaerlError(
@@ -209,14 +231,15 @@ def _plan_epoch(intake: _Intake, arm: str, epoch: int, seed: int) -> tuple[pl.Da
 
 def _participants(intake: _Intake, arm: str, epoch: int, seed: int) -> tuple[IntArray, list[pl.DataFrame]]:
     """The prompts of an arm in an epoch, ascending, and the others with their reasons."""
-    taking_part, deferred = intake.kept, [intake.too_long, intake.filtered]
+    left_out = list(intake.left_out.values())
+    taking_part, deferred = intake.kept, [*left_out, intake.filtered]
     if arm == "random_drop":
         drawn = np.argsort(random_words(len(intake.fitting), derive_seed(seed, "random_drop")))
         n_dropped = len(intake.fitting) - len(intake.kept)
         taking_part = np.sort(intake.fitting[drawn[n_dropped:]])
         dropped = intake.prompts[intake.fitting[drawn[:n_dropped]]]
         reason = pl.lit("Dropped at random, in place of the quality filter.")
-        deferred = [intake.too_long, _deferred(dropped, "random_drop", reason)]
+        deferred = [*left_out, _deferred(dropped, "random_drop", reason)]
     size = intake.spec.batch_size
     n_left_over = len(taking_part) % size
     if intake.spec.tail == "drop" and n_left_over:

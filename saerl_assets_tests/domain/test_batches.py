@@ -26,6 +26,7 @@ ARMS = [
     "shuffle",
 ]
 GROUP = ["arm", "epoch"]
+HYGIENE = ("contaminated", "near_duplicate")
 
 
 def candidates_of(n: int, *, n_clusters: int = 4, kept: float = 0.9, seed: int = 0) -> pl.DataFrame:
@@ -43,6 +44,14 @@ def candidates_of(n: int, *, n_clusters: int = 4, kept: float = 0.9, seed: int =
     )
 
 
+def with_reasons(candidates: pl.DataFrame, code: str, *, fraction: float) -> pl.DataFrame:
+    """Some candidates, always the same ones of the same frame, with a reason to be left out."""
+    rng = np.random.default_rng([candidates.height, len(code)])
+    chosen = pl.Series(rng.random(candidates.height) < fraction)
+    reason = pl.when(chosen).then(pl.format("{} because.", "prompt_id"))
+    return candidates.with_columns(reason.alias(code))
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[pl.DataFrame, BatchSpec, int]:
     candidates = candidates_of(
@@ -51,6 +60,8 @@ def cases(draw: st.DrawFn) -> tuple[pl.DataFrame, BatchSpec, int]:
         kept=draw(st.sampled_from([0.6, 0.9, 1.0])),
         seed=draw(st.integers(0, 1000)),
     )
+    for code in draw(st.sampled_from([(), ("contaminated",), ("near_duplicate",), HYGIENE])):
+        candidates = with_reasons(candidates, code, fraction=draw(st.sampled_from([0.0, 0.2, 0.5])))
     spec = BatchSpec(
         planner=draw(st.sampled_from(["clustered", "balanced"])),
         batch_size=draw(st.integers(1, 9)),
@@ -72,8 +83,17 @@ def plan(candidates: pl.DataFrame, spec: BatchSpec | None = None, *, seed: int =
 
 
 def is_plannable(candidates: pl.DataFrame, spec: BatchSpec) -> bool:
-    fits = candidates.filter((pl.col("n_tokens") <= (spec.max_prompt_tokens or 1000)) & pl.col("kept")).height
-    return fits >= (spec.batch_size if spec.tail == "drop" else 1)
+    fits = candidates.filter(
+        (pl.col("n_tokens") <= (spec.max_prompt_tokens or 1000)) & pl.col("kept") & is_clean(candidates)
+    )
+    return fits.height >= (spec.batch_size if spec.tail == "drop" else 1)
+
+
+def is_clean(candidates: pl.DataFrame) -> pl.Expr:
+    """What hygiene leaves."""
+    return pl.all_horizontal(
+        pl.lit(value=True), *(pl.col(code).is_null() for code in HYGIENE if code in candidates.columns)
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -100,6 +120,7 @@ def test_every_prompt_is_ordered_once_or_deferred_and_batches_are_whole(
             )
     check_true_values(planned, candidates)
     check_arms_agree(planned, spec)
+    check_hygiene(planned, candidates, spec)
 
 
 def check_batches(rows: pl.DataFrame, spec: BatchSpec) -> None:
@@ -144,6 +165,20 @@ def check_arms_agree(planned: Plan, spec: BatchSpec) -> None:
         filtered = deferred.filter(arm=spec.planner)["reason_code"].value_counts()
         renamed = filtered.with_columns(pl.col("reason_code").replace("filtered", "random_drop"))
         assert sorted(dropped.rows()) == sorted(renamed.rows())
+
+
+def check_hygiene(planned: Plan, candidates: pl.DataFrame, spec: BatchSpec) -> None:
+    """What hygiene leaves out is left out of every arm and epoch for its own reason, and of random_drop's draw."""
+    left = candidates.filter(pl.col("n_tokens") <= (spec.max_prompt_tokens or 1000))
+    for code in HYGIENE:
+        told = left.filter(pl.col(code).is_not_null()) if code in left.columns else left[:0]
+        reasons = dict(told.select("prompt_id", code).iter_rows()) if told.height else {}
+        for arm in ARMS:
+            for epoch in range(spec.epochs):
+                rows = planned.deferred.filter(arm=arm, epoch=epoch, reason_code=code)
+                assert dict(rows.select("prompt_id", "reason").iter_rows()) == reasons
+        assert planned.manifest.filter(pl.col("prompt_id").is_in(list(reasons))).is_empty()
+        left = left.filter(~pl.col("prompt_id").is_in(list(reasons)))
 
 
 @settings(max_examples=25, deadline=None)
@@ -238,6 +273,37 @@ def test_a_prompt_that_is_too_long_and_filtered_counts_as_too_long() -> None:
     )
     planned = plan(candidates, max_prompt_tokens=100)
     assert set(planned.deferred.filter(prompt_id=candidates["prompt_id"][0])["reason_code"]) == {"too_long"}
+
+
+def test_the_first_reason_that_fits_is_given() -> None:
+    candidates = candidates_of(20, kept=0.5).with_columns(
+        n_tokens=pl.when(pl.int_range(pl.len()) == 0).then(500).otherwise(10),
+        contaminated=pl.when(pl.int_range(pl.len()) < 2).then(pl.lit("In bench.jsonl:7.")),
+        near_duplicate=pl.when(pl.int_range(pl.len()) < 3).then(pl.lit("It nearly repeats x.")),
+        kept=pl.int_range(pl.len()) > 3,
+    )
+    planned = plan(candidates, max_prompt_tokens=100)
+    for place, code in enumerate(["too_long", "contaminated", "near_duplicate", "filtered"]):
+        rows = planned.deferred.filter(prompt_id=candidates["prompt_id"][place])
+        codes = set(rows.filter(pl.col("arm") != "random_drop")["reason_code"])
+        assert codes == {code}
+    assert "In bench.jsonl:7." in set(planned.deferred["reason"])
+
+
+def test_without_anything_left_out_the_manifest_is_the_one_without_hygiene() -> None:
+    clean = candidates_of(40)
+    nulls = clean.with_columns(pl.lit(None, pl.String).alias(code) for code in HYGIENE)
+    assert plan(nulls).manifest_id == plan(clean).manifest_id
+
+
+def test_nothing_left_to_plan_says_what_hygiene_left_out() -> None:
+    candidates = candidates_of(10, kept=1.0).with_columns(
+        contaminated=pl.when(pl.int_range(pl.len()) < 7).then(pl.lit("c")), near_duplicate=pl.lit("n")
+    )
+    with pytest.raises(SaerlError, match="7 repeat evaluation rows, 3 repeat each other, 0 were dropped") as caught:
+        plan(candidates)
+    assert "hygiene" in caught.value.where
+    assert "table contamination" in caught.value.remedy
 
 
 def test_random_drop_drops_the_same_prompts_in_every_epoch() -> None:

@@ -10,6 +10,6 @@ CREATE TABLE IF NOT EXISTS manifests (
   n_epochs UINTEGER NOT NULL,
   n_steps UINTEGER NOT NULL,                 -- batches of the exported arm, all epochs
   n_prompts UBIGINT NOT NULL,                -- distinct prompts of the exported arm
-  inputs_digest VARCHAR NOT NULL,            -- SHA-256 over spec, assignments, difficulty and quality that it was planned from
+  inputs_digest VARCHAR NOT NULL,            -- SHA-256 over spec, assignments, difficulty, quality and hygiene that it was planned from
   created_at TIMESTAMP NOT NULL              -- UTC
 );

@@ -54,27 +54,10 @@ class Reader:
         """
         from transformers import AutoModel
 
-        quieten()
-        folder = weights_folder(files, dtype)
-        try:
-            # Weights that have the wanted number format already are mapped, not read: blocks that are let go
-            # cost nothing. Cutting the config instead would change models whose blocks know how many there
-            # are.
-            model, found = AutoModel.from_pretrained(
-                folder,
-                dtype=getattr(torch, dtype),
-                output_loading_info=True,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-            )
-        except Exception as error:
-            remedy = "Fetch the model again; its files cannot be read."
-            raise SaerlError("model_corrupt", f"{error}", where=str(files.folder), remedy=remedy) from error
+        model, found = load_weights(AutoModel, files, dtype)
         blocks = decoder_blocks(model, files)
         _check_layers(layers, len(blocks), files)
         check_complete(found, files)
-        model = model.eval().requires_grad_(requires_grad=False)
         reader = cls(model, blocks, layers, files)
         model.to(device)  # after the cut, so that the device never holds what is not read
         reader.device = next(model.parameters()).device
@@ -133,6 +116,37 @@ class Reader:
         return keep
 
 
+def load_weights(kind: Any, files: ModelFiles, dtype: str) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401 - AutoModel...
+    """A model of transformers in memory, on the processor, and what it says of weights that are missing.
+
+    Weights that have the wanted number format already are mapped, not read: blocks that are let go cost nothing.
+    Cutting the config instead would change models whose blocks know how many there are.
+
+    Args:
+        kind: `AutoModel` or `AutoModelForCausalLM`.
+        files: Of the model. Only safetensors are opened, and no code that comes with them is run.
+        dtype: Number format.
+
+    Raises:
+        SaerlError: `model_corrupt`.
+    """
+    _quieten()
+    folder = weights_folder(files, dtype)
+    try:
+        model, found = kind.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except Exception as error:
+        remedy = "Fetch the model again; its files cannot be read."
+        raise SaerlError("model_corrupt", f"{error}", where=str(files.folder), remedy=remedy) from error
+    return model.eval().requires_grad_(requires_grad=False), found
+
+
 class _ReachedLastLayerError(Exception):
     """Ends a forward pass whose remainder nobody wants, whatever the architecture has there."""
 
@@ -176,7 +190,7 @@ def check_complete(found: dict[str, Any], files: ModelFiles) -> None:
         raise SaerlError("model_incomplete", f"Its files lack weights: {some}.", where=str(files.folder), remedy=remedy)
 
 
-def quieten() -> None:
+def _quieten() -> None:
     """Leaves progress to us, and does not report the language-model head, which is left out on purpose."""
     from transformers.utils import logging
 

@@ -107,10 +107,8 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
         raise SaerlError("sae_without_weights", f"It has no {file.name}.", where=str(file.parent), remedy=remedy)
     try:
         weights = load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
-    except pickle.UnpicklingError as error:  # its own words advise to switch the guard off
-        problem = "It is damaged, or a pickle that holds more than tensors; nothing in it was run."
-        remedy = "Fetch it again from its makers; if it stays, ask them for safetensors."
-        raise SaerlError("sae_unsafe", problem, where=str(file), remedy=remedy) from error
+    except pickle.UnpicklingError as error:
+        raise unsafe(file) from error
     except Exception as error:  # a damaged file makes torch raise all sorts
         words = str(error).strip().partition("\n")[0] or type(error).__name__
         raise corrupt(file, f"It cannot be read: {words}.") from error
@@ -124,6 +122,13 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
 def corrupt(place: Path | str, problem: str) -> SaerlError:
     """An SAE whose files contradict themselves or cannot be read."""
     return SaerlError("sae_corrupt", problem, where=str(place), remedy="Copy or train it again.")
+
+
+def unsafe(place: Path | str) -> SaerlError:
+    """A pickle that torch refused to unpickle, whose own words advise to switch the guard off."""
+    problem = "It is damaged, or a pickle that holds more than tensors; nothing in it was run."
+    remedy = "Fetch it again from its makers; if it stays, ask them for safetensors."
+    return SaerlError("sae_unsafe", problem, where=str(place), remedy=remedy)
 
 
 def unsupported(place: Path | str, problem: str, remedy: str) -> SaerlError:

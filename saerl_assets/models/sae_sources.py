@@ -6,6 +6,7 @@ Belongs here: one source string to one SAELens directory. Does not belong here: 
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from saerl_assets.disk import new_folder
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.models.sae_files import SaeContents
+from saerl_assets.models.sae_files import SaeContents, unsafe
 from saerl_assets.models.sae_formats import conversion, in_two_directions
 from saerl_assets.models.saes import load_encoder
 
@@ -69,6 +70,8 @@ def _download(source: str, rest: str, made: Path) -> None:
         with warnings.catch_warnings():  # one is about a scale that is not folded in: load_encoder refuses such an SAE
             warnings.simplefilter("ignore")
             sae: Any = SAE.from_pretrained(release, sae_id)
+    except pickle.UnpicklingError as error:
+        raise unsafe(source) from error
     except Exception as error:
         remedy = "Check release and id at the SAELens registry and the network, or use path:DIR."
         raise SaerlError("hub_failed", f"{error}", where=source, remedy=remedy) from error

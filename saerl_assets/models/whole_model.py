@@ -12,9 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from saerl_assets.domain.errors import SaerlError
-from saerl_assets.models.gguf import weights_folder
-from saerl_assets.models.reader import check_complete, decoder_blocks, quieten
+from saerl_assets.models.reader import check_complete, decoder_blocks, load_weights
 from saerl_assets.models.sources import ModelFiles
 from saerl_assets.models.texts import TokenIds
 
@@ -41,24 +39,10 @@ class WholeModel:
         """
         from transformers import AutoModelForCausalLM
 
-        quieten()
-        load: Any = AutoModelForCausalLM.from_pretrained
-        try:
-            model, found = load(
-                weights_folder(files, dtype),
-                dtype=getattr(torch, dtype),
-                output_loading_info=True,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=False,
-            )
-        except Exception as error:
-            remedy = "Fetch the model again; its files cannot be read."
-            raise SaerlError("model_corrupt", f"{error}", where=str(files.folder), remedy=remedy) from error
+        model, found = load_weights(AutoModelForCausalLM, files, dtype)
         head = {name for name in found["missing_keys"] if not name.startswith(f"{model.base_model_prefix}.")}
         check_complete({**found, "missing_keys": set(found["missing_keys"]) - head}, files)
-        model = model.eval().requires_grad_(requires_grad=False).to(device)
-        return cls(model, decoder_blocks(model, files), predicts=not head)
+        return cls(model.to(device), decoder_blocks(model, files), predicts=not head)
 
     def states(self, token_ids: Sequence[TokenIds]) -> list[torch.Tensor]:
         """The output of every block for one batch of texts: [sum of lengths, d_model] each."""

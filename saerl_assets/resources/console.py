@@ -62,9 +62,16 @@ def console_lines(_: dg.InitLoggerContext) -> logging.Logger:
 
 
 def cause_of(event: dg.DagsterEvent) -> str:
-    """The innermost error's own message: a `SaerlError` names its remedy there."""
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
+    """The message of the first `SaerlError` that led to a failure, which names its remedy, else the innermost error's.
+
+    What a library raised may be the cause of a `SaerlError`; what Dagster raises has one as its cause.
+    """
+    errors, error = [], event.step_failure_data.error
+    while error is not None:
+        errors.append(error)
         error = error.cause
-    # Dagster writes the class before the message; for an error that a person is meant to read it says nothing.
-    return error.message.strip().removeprefix(f"{SaerlError.__module__}.SaerlError: ") if error else ""
+    for error in errors:
+        if error.cls_name == SaerlError.__name__:
+            # Dagster writes the class before the message; for an error that a person is meant to read it says nothing.
+            return error.message.strip().removeprefix(f"{SaerlError.__module__}.SaerlError: ")
+    return errors[-1].message.strip() if errors else ""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from saerl_assets.models.whole_model import WholeModel
 
 PROFILE_TOKENS = 512
-MEASURES = "1"
+MEASURES = "2"
 """Raise it when something is measured otherwise, so that older figures are not taken."""
 
 
@@ -66,7 +66,7 @@ def _measured(
         layer_profile=profile,
         loss=loss,
         on_held_out=len(shards) > 1 or not reading.trains or reading.spec.sae.corpus is not None,
-        lacks_bos=bool(encoder.prepend_bos) and not _starts_with_bos(reading, sample),
+        lacks_bos=bool(encoder.prepend_bos) and _lacks_bos(reading, sample),
         made_for=encoder.model_name,
     )
     reading.home.artifacts().remember("health", _recipe(reading, sample, row), asdict(figures))
@@ -102,7 +102,10 @@ def _in_the_model(
         token_budget=budget,
     )
     if not loaded[0].predicts:
-        reading.say("the model's files hold no language-model head: next-token loss is left out")
+        reading.say(
+            "next-token loss is not measured: the model's files hold a bare decoder without a language-model head, "
+            "which predicts nothing. To have it measured, name a folder with all of the model's weights as reader.model"
+        )
         return profile, None
     loss = measure_splice_loss(
         loaded[0],
@@ -128,9 +131,11 @@ def _first_texts(shards: "list[Shard]", n_tokens: int) -> "list[Text]":
     return sorted(texts, key=lambda text: (len(text.token_ids), text.text_id))
 
 
-def _starts_with_bos(reading: Reading, shards: "list[Shard]") -> bool:
+def _lacks_bos(reading: Reading, shards: "list[Shard]") -> bool:
+    """Whether the texts could start with a beginning-of-sequence token and do not; not every tokenizer has one."""
     bos = reading.compute.tokeniser(reading.version).bos_token_id
-    return any(text.token_ids[0] == bos for shard in shards for text in shard.texts[:1] if len(text.token_ids))
+    firsts = (int(text.token_ids[0]) for shard in shards for text in shard.texts if len(text.token_ids))
+    return bos is not None and next(firsts, bos) != bos
 
 
 def _recipe(reading: Reading, sample: "list[Shard]", row: dict[str, Any]) -> str:

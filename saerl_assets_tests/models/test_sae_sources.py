@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +33,45 @@ LINEAR = {
 Publish = Callable[..., Path]
 
 
+def empty_snapshot(hub: Path, repository: str) -> Path:
+    """An empty folder for a repository in the hub's cache."""
+    cached = hub / f"models--{repository.replace('/', '--')}"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(COMMIT)
+    (cached / "snapshots" / COMMIT).mkdir(parents=True)
+    return cached / "snapshots" / COMMIT
+
+
 @pytest.fixture
-def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
-    """Puts a release of one SAE into the registry and an empty folder for it into the hub's cache; no network."""
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache, with nothing in it; no network."""
     from huggingface_hub import constants
-    from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_pretrained_saes_directory
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def shrunk(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Makes a release of the registry one of small SAEs and gives an empty folder for them in the hub's cache."""
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    def shrink(release: str, n_latents: int = N_LATENTS) -> Path:
+        found = get_pretrained_saes_directory()[release]
+        small = replace(found, config_overrides={"d_in": D_IN, "d_sae": n_latents})
+        monkeypatch.setitem(get_pretrained_saes_directory(), release, small)
+        return empty_snapshot(hub, found.repo_id)
+
+    return shrink
+
+
+@pytest.fixture
+def publish(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Puts a release of one SAE into the registry and an empty folder for it into the hub's cache."""
+    from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_pretrained_saes_directory
 
     def put(repository: str, path: str, conversion: str | None, **more: Any) -> Path:  # noqa: ANN401
-        cached = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
-        (cached / "refs").mkdir(parents=True)
-        (cached / "refs" / "main").write_text(COMMIT)
         release = PretrainedSAELookup(
             release="tiny",
             repo_id=repository,
@@ -56,7 +85,7 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
             config_overrides=more.get("overrides"),
         )
         monkeypatch.setitem(get_pretrained_saes_directory(), "tiny", release)
-        snapshot = cached / "snapshots" / COMMIT
+        snapshot = empty_snapshot(hub, repository)
         (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
         return snapshot
 
@@ -159,6 +188,83 @@ def test_a_scale_that_nobody_knows_is_not_taken_for_1(publish: Publish, tmp_path
         fetch_sae("saelens:tiny/one/average_l0_71", folder=tmp_path, into=tmp_path / "into")
     assert (caught.value.code, caught.value.where) == ("sae_unsupported", "saelens:tiny/one/average_l0_71")
     assert not (tmp_path / "into").exists()
+
+
+def test_goodfire(shrunk: Publish, tmp_path: Path) -> None:
+    snapshot = shrunk("goodfire-llama-3.1-8b-instruct")
+    linear = {name.replace("coder.", "coder_linear."): tensor for name, tensor in LINEAR.items()}
+    torch.save(linear | {"decoder_linear.bias": B_DEC}, snapshot / "Llama-3.1-8B-Instruct-SAE-l19.pth")
+    found = fetch_sae("saelens:goodfire-llama-3.1-8b-instruct/layer_19", folder=tmp_path, into=tmp_path / "into")
+    encoder = load_encoder(found, "cpu")
+    expected = (ACTIVATIONS @ W_ENC + B_ENC).relu()  # a bias in nn.Linear's place: nothing is subtracted before
+    torch.testing.assert_close(dense(encoder), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(encoder.reconstruct(ACTIVATIONS), expected @ W_DEC + B_DEC, atol=1e-4, rtol=1e-5)
+    assert (encoder.architecture, encoder.k, encoder.l0) == ("standard", None, 91)
+    assert (encoder.hook_name, encoder.model_name) == ("blocks.19.hook_resid_post", "meta-llama/Llama-3.1-8B-Instruct")
+
+
+def test_qwen_scope(shrunk: Publish, tmp_path: Path) -> None:
+    n_active, n_latents = 50, 150  # the repository's name says how many are active
+    snapshot = shrunk("qwen-scope-3-1.7b-base-w32k-l50", n_latents)
+    generator = torch.Generator().manual_seed(4)
+    w_enc, b_enc = torch.randn(n_latents, D_IN, generator=generator), torch.randn(n_latents, generator=generator)
+    w_dec = torch.randn(D_IN, n_latents, generator=generator)
+    file = snapshot / "layer12.sae.pt"
+    torch.save({"W_enc": w_enc, "W_dec": w_dec, "b_enc": b_enc, "b_dec": B_DEC}, file)
+    source = "saelens:qwen-scope-3-1.7b-base-w32k-l50/layer12"
+    encoder = load_encoder(fetch_sae(source, folder=tmp_path, into=tmp_path / "into"), "cpu")
+    pre = ACTIVATIONS @ w_enc.T + b_enc  # b_dec is not subtracted
+    kth_largest = pre.sort(dim=-1).values[:, -n_active, None]
+    expected = torch.where(pre >= kth_largest, pre, 0.0).relu()
+    torch.testing.assert_close(dense(encoder), expected, atol=1e-5, rtol=1e-5)
+    rebuilt = expected @ w_dec.T + B_DEC
+    torch.testing.assert_close(encoder.reconstruct(ACTIVATIONS), rebuilt, atol=1e-3, rtol=1e-5)
+    assert (encoder.architecture, encoder.k, encoder.l0) == ("topk", n_active, n_active)
+    assert (encoder.hook_name, encoder.model_name) == ("blocks.12.hook_resid_post", "Qwen/Qwen3-1.7B-Base")
+    file_alone = fetch_sae(
+        f"path:{named_after_its_repository(tmp_path, file)}", folder=tmp_path, into=tmp_path / "file"
+    )
+    assert torch.equal(dense(load_encoder(file_alone, "cpu")), dense(encoder))
+
+
+def named_after_its_repository(tmp_path: Path, file: Path) -> Path:
+    """The same file as somebody has it who downloaded the repository by hand."""
+    folder = tmp_path / "SAE-Res-Qwen3-1.7B-Base-W32K-L0_50"
+    folder.mkdir()
+    return Path(shutil.copy(file, folder))
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize(
+    ("release", "sae_id", "file"),
+    [
+        ("goodfire-llama-3.1-8b-instruct", "layer_19", "Llama-3.1-8B-Instruct-SAE-l19.pth"),
+        ("qwen-scope-3-1.7b-base-w32k-l50", "layer12", "layer12.sae.pt"),
+    ],
+)
+def test_a_published_pickle_that_wants_to_run_code_is_refused_before_it_runs(
+    shrunk: Publish, tmp_path: Path, release: str, sae_id: str, file: str
+) -> None:
+    pickled = shrunk(release) / file
+    torch.save(LINEAR | {"W_enc": Payload(tmp_path / "it-ran")}, pickled)
+    source = f"saelens:{release}/{sae_id}"
+    with pytest.raises(SaerlError, match="nothing in it was run") as caught:
+        fetch_sae(source, folder=tmp_path, into=tmp_path / "into")
+    assert (caught.value.code, caught.value.where) == ("sae_unsafe", source)
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "it-ran").exists()
+    assert not (tmp_path / "into").exists()
+    torch.load(pickled, weights_only=False)
+    assert (tmp_path / "it-ran").exists(), "the payload itself works"
 
 
 def test_a_repository_of_saelens_directories(publish: Publish, tmp_path: Path) -> None:

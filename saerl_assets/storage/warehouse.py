@@ -176,7 +176,7 @@ class Warehouse:
         notice_at = time.monotonic() + 3.0
         while True:
             try:
-                return duckdb.connect(str(self.home.warehouse), read_only=read_only)
+                return _connected(str(self.home.warehouse), read_only=read_only)
             except duckdb.IOException as error:
                 if "Could not set lock on file" not in str(error):
                     raise _explain(error, self.home.warehouse) from error
@@ -186,6 +186,13 @@ class Warehouse:
                 time.sleep(LONGEST_PAUSE_SECONDS)
             except duckdb.Error as error:
                 raise _explain(error, self.home.warehouse) from error
+
+
+def _connected(file: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """A connection that draws no progress bar over what we tell of progress."""
+    connection = duckdb.connect(file, read_only=read_only)
+    connection.execute("SET enable_progress_bar = false")
+    return connection
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table) -> int:

@@ -58,7 +58,7 @@ def hygiene(
             ),
         },
     )
-    evaluations = _evaluations(version)
+    evaluations = evaluation_rows_of(version)
     found = find_contamination(prompts, evaluations, near.pairs, spec.hygiene, progress)
     yield dg.MaterializeResult(
         asset_key="contamination",
@@ -73,7 +73,7 @@ def hygiene(
     )
 
 
-def _evaluations(version: Version) -> list[EvaluationRows]:
+def evaluation_rows_of(version: Version) -> list[EvaluationRows]:
     """The rows of every evaluation file that the spec names."""
     files = []
     for place, named in enumerate(version.spec.hygiene.evaluation):

@@ -60,6 +60,9 @@ SCORES_SCHEMA = pl.Schema(
     }
 )
 
+HAVE_LENGTH = ("length", "combined")
+"""Predictors that the prompt's length is a part of."""
+
 UNLEARNED = {
     "count": "Number of features active anywhere in the prompt",
     "count_per_token": "Number of features active on a token, on average",
@@ -138,7 +141,7 @@ def score_difficulty(
     n_tokens = prompts["n_tokens"].to_numpy().astype(np.float64)
     ranking = Ranking(supervision.values, outer_folds(names, seed=seed), n_tokens[supervision.rows], seed)
     source = predictor or PooledFeatures(features, spec.pooling, f"sae_{'_'.join(spec.pooling)}")
-    if spec.with_length:
+    if spec.with_length and source.name not in HAVE_LENGTH:
         source = SideBySide((source, length), f"{source.name} and length")
     reason = why_not_learnable(supervision, section="difficulty", min_labels=spec.min_labels)
     if reason is None:
@@ -266,10 +269,12 @@ def _baseline(name: str, scores: Doubles, supervision: Supervision, ranking: Ran
     measured = ranking.of(scores[supervision.rows])
     if measured["spearman"] is not None:
         explanation = f"{what}; nothing is learned, so every labelled training prompt is held out."
+    elif len(supervision.rows) and np.ptp(scores[supervision.rows]) == 0:
+        explanation = f"{what}; it is the same for every labelled prompt, so it ranks none."
     else:
         explanation = (
             f"{what}; not measured, for that takes {MIN_ROWS_RANKED} labelled training prompts whose labels "
-            f"and scores differ: add [labels.{supervision.label}] to the spec, or append outcomes."
+            f"differ: add [labels.{supervision.label}] to the spec, or append outcomes."
         )
     return _metric(name, "held_out", len(supervision.rows), explanation, measured)
 

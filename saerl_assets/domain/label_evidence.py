@@ -48,7 +48,7 @@ _CHANCE: dict[Kind, float] = {"numeric": 0.0, "binary": 0.5, "class": 0.0}
 _NAMES = {"length": "plain prompt length", "tfidf": "words (TF-IDF)", "metadata": "the source's own columns"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Measured:
     """One predictor on one label."""
 
@@ -240,18 +240,23 @@ class LabelEvidence:
         """How far behind the best predictor this one is, and how far it may be by chance if it is as good.
 
         The margin is that of multiple comparisons with the best (Hsu, Ann. Stat. 9(5), 1981): the best of many is
-        likely to have been lucky, so what is compared with a gap is the largest gap over all predictors that the
-        bootstrap makes of differences that are none.
+        likely to have been lucky, so a gap, in units of its own spread, is held against the largest that the bootstrap
+        makes over all predictors where there is none.
         """
-        rivals = [each for other, each in self._measured.items() if other != "constant" and np.isfinite(each.value)]
         found = self._measured[name]
+        rivals = [each for other, each in self._measured.items() if other != "constant" and np.isfinite(each.value)]
         if not rivals or not np.isfinite(found.value):
             return {"behind_best": None, "behind_best_margin": None}
-        by_chance = [each.draws - found.draws - (each.value - found.value) for each in rivals]
-        largest = np.max(by_chance, axis=0)
-        largest = largest[np.isfinite(largest)]
-        margin = float(np.percentile(largest, MARGIN_PERCENTILE)) if len(largest) > len(found.draws) / 2 else None
-        return {"behind_best": max(each.value for each in rivals) - found.value, "behind_best_margin": margin}
+        best = max(rivals, key=lambda rival: rival.value)
+        by_chance = np.array([each.draws - found.draws - (each.value - found.value) for each in rivals])
+        by_chance = by_chance[:, np.isfinite(by_chance).all(axis=0)]
+        margin = None
+        if by_chance.shape[1] > len(found.draws) / 2:
+            spread = by_chance.std(axis=1)
+            differ = spread > 0
+            largest = np.max(by_chance[differ] / spread[differ, None], axis=0, initial=0.0)
+            margin = float(np.percentile(largest, MARGIN_PERCENTILE) * spread[rivals.index(best)])
+        return {"behind_best": best.value - found.value, "behind_best_margin": margin}
 
     def _resampled(self) -> Integers:
         """Rows drawn with replacement within every fold."""

@@ -6,7 +6,7 @@ Belongs here: `difficulty_scores` and `difficulty_proxy`. Does not belong here: 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-UNLEARNED = ("count", "magnitude")
+UNITS = {
+    "count": "active features",
+    "count_per_token": "active features on a token",
+    "magnitude": "summed activation",
+}
+UNLEARNED = ("count", "count_per_token", "magnitude")
 """Scores that no label went into."""
 MAX_GROUPS = 10
 """Groups that are drawn as boxes; a label with more values is drawn as points."""
@@ -60,7 +65,7 @@ def figure_difficulty_scores(
     if not values.size:
         return message("No prompt has a difficulty", "Materialise difficulty_scores: it needs prompt_features.")
     name = scores["score_name"][0]
-    unit = {"count": "active features", "magnitude": "summed activation"}.get(name, f"on the scale of {label_name}")
+    unit = UNITS.get(name, f"on the scale of {label_name}")
     known = labels.filter(pl.col("label") == label_name).select("prompt_id", "value")
     labelled = scores.join(known, on="prompt_id").drop_nulls(["difficulty", "value"])
     topics = scores.join(prompts.select("prompt_id", "topic"), on="prompt_id").drop_nulls("topic")
@@ -102,7 +107,7 @@ def figure_difficulty_proxy(metrics: pl.DataFrame) -> bytes:
     drawn = card(
         _ranking(measured),
         key=[("held out", BLUE), ("fitted, not evidence", SKY), ("length alone", AMBER)],
-        note=f"on {count(largest(measured, 'n_rows'), 'labelled prompt')}",
+        note=f"on {count(largest(measured, 'n_rows'), 'labelled prompt')}; 95% intervals by bootstrap",
         height=1.4 + 0.32 * ordered.height,
     )
     axes = drawn.axes[0]
@@ -121,9 +126,13 @@ def figure_difficulty_proxy(metrics: pl.DataFrame) -> bytes:
     axes.axvline(0.0, color=FAINT, linewidth=0.8)
     axes.grid(visible=False, axis="y")
     tick_names(axes, places.tolist(), names)
-    for place, value in zip(places, values, strict=True):
-        write(axes, max(value, 0.0), float(place), figure(float(value)), points=4.0, color=INK)
-    axes.set_xlim(min(0.0, float(values.min()) * 1.1), max(0.1, min(1.0, float(values.max())) * 1.14))
+    ends = [_ends(row, value) for row, value in zip(ordered.iter_rows(named=True), values, strict=True)]
+    for place, (low, high), value in zip(places, ends, values, strict=True):
+        if high > low:
+            axes.plot([low, high], [place, place], color=INK, linewidth=1.1, solid_capstyle="butt")
+        write(axes, max(high, 0.0), float(place), figure(float(value)), points=4.0, color=INK)
+    lowest, highest = min(low for low, _ in ends), max(high for _, high in ends)
+    axes.set_xlim(min(0.0, lowest * 1.1), max(0.1, min(1.0, highest) * 1.14))
     label(axes, x="rank correlation with the label (Spearman; 1 is the label's own order, 0 is chance)")
     return png(drawn)
 
@@ -132,6 +141,7 @@ SCORES = {
     "proxy": "the proxy learned from labels",
     "label": "the label where known, else the proxy",
     "count": "the number of active features",
+    "count_per_token": "the number of active features on a token",
     "magnitude": "the summed activation",
 }
 
@@ -145,6 +155,12 @@ def _ranking(measured: pl.DataFrame) -> str:
         return f"The proxy ranks held-out prompts at Spearman {figure(held_out['spearman'][0])}{against}"
     best = measured.sort("spearman", descending=True).row(0, named=True)
     return f"No proxy was learned; {best['score_name']} ranks the prompts at Spearman {figure(best['spearman'])}"
+
+
+def _ends(row: dict[str, Any], value: float) -> tuple[float, float]:
+    """The interval of a row; the value alone where there is none."""
+    low, high = row["low"], row["high"]
+    return (low, high) if low is not None and high is not None and np.isfinite([low, high]).all() else (value, value)
 
 
 def _middle_words(values: NDArray[np.float64], unit: str) -> str:

@@ -50,6 +50,7 @@ def evidence_table(inputs: ReportInputs) -> Table:
             number(row["given_length"], known(row["given_length"])),
             _between(row["over_length_low"], row["over_length_high"]),
             _between(row["over_dense_low"], row["over_dense_high"]),
+            _gap(row["behind_best"], row["behind_best_margin"]),
         )
         for row in inputs.signal_evidence.sort("label", "predictor").iter_rows(named=True)
     ]
@@ -65,6 +66,7 @@ def evidence_table(inputs: ReportInputs) -> Table:
             Column("given length", "number", "Partial rank correlation with the token count held fixed."),
             Column("minus length", hint="95% interval of the difference to prompt length, on the same prompts."),
             Column("minus dense", hint="95% interval of the difference to the mean hidden state."),
+            Column("behind the best", hint="The gap to the best one, and how large it may be by chance alone."),
         ),
         rows(shown),
     )
@@ -72,6 +74,10 @@ def evidence_table(inputs: ReportInputs) -> Table:
 
 def _between(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def _gap(behind: float | None, margin: float | None) -> str:
+    return "" if behind is None or margin is None else f"{behind:.3f} of {margin:.3f}"
 
 
 def proxy_table(inputs: ReportInputs) -> Table:
@@ -82,7 +88,9 @@ def proxy_table(inputs: ReportInputs) -> Table:
             row["rows"].replace("_", " "),
             number(row["n_rows"], count(row["n_rows"])),
             number(row["spearman"], known(row["spearman"])),
+            _between(row["low"], row["high"]),
             number(row["r2"], known(row["r2"])),
+            _between(row["over_length_low"], row["over_length_high"]),
             row["explanation"],
         )
         for row in inputs.difficulty_proxy.iter_rows(named=True)
@@ -95,7 +103,9 @@ def proxy_table(inputs: ReportInputs) -> Table:
             "rows",
             Column("prompts", "number"),
             Column("Spearman", "number", "Rank correlation with the label."),
-            Column("R²", "number", "Share of the label's variance explained."),
+            Column("95% interval"),
+            Column("R²", "number", "Share of the label's variance explained, once the score is on its scale."),
+            Column("minus length", hint="95% interval of the difference to prompt length, on the same prompts."),
             Column("what it is", "long"),
         ),
         rows(shown),

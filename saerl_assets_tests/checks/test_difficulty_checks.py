@@ -17,14 +17,24 @@ SCORES = pl.DataFrame(
 )
 
 
-def proxy(spearman: float | None, *, length: float = -0.3) -> pl.DataFrame:
+def proxy(
+    spearman: float | None, *, length: float | None = -0.3, interval: tuple[float, float] | None = (0.05, 0.2)
+) -> pl.DataFrame:
+    """Three rows of the table; without an interval there are too few prompts for one."""
+    over = None if spearman is None or length is None else spearman - abs(length)
+    low, high = interval if interval and over is not None else (None, None)
+    nothing = [None, None]
     return pl.DataFrame(
         {
             "score_name": ["proxy", "length", "proxy"],
             "rows": ["held_out", "held_out", "fitted"],
             "spearman": [spearman, length, 0.99],
+            "over_length": [over, *nothing],
+            "over_length_low": [low, *nothing],
+            "over_length_high": [high, *nothing],
             "explanation": ["Too few labels.", "", ""],
-        }
+        },
+        schema_overrides=dict.fromkeys(["spearman", "over_length", "over_length_low", "over_length_high"], pl.Float64),
     )
 
 
@@ -43,10 +53,16 @@ CASES = [
     Case(EVERY, False, "not finite", lambda: scored(scores(difficulty=[0.5, NAN, 0.0]), PROMPTS)),
     Case(EVERY, False, "do not follow", lambda: scored(scores(difficulty_rank=[1.0, 0.5, 0.0]), PROMPTS)),
     Case(EVERY, False, "do not follow", lambda: scored(scores(difficulty_rank=[0.5, 1.5, 0.0]), PROMPTS)),
-    Case(BEATS, True, "is 0.40, that of plain length 0.30", lambda: beats(proxy(0.4))),
+    Case(
+        BEATS, True, "is 0.40, that of plain length -0.30; the difference lies between +0.05", lambda: beats(proxy(0.4))
+    ),
+    Case(BEATS, True, "is 0.40, that of plain length -0.30.", lambda: beats(proxy(0.4, interval=None))),
+    Case(BEATS, True, "is 0.40", lambda: beats(proxy(0.4, length=None))),
     Case(BEATS, True, "Too few labels.", lambda: beats(proxy(None))),
-    Case(BEATS, False, "is 0.20, that of plain length 0.30", lambda: beats(proxy(0.2))),
-    Case(BEATS, False, "is -0.40", lambda: beats(proxy(-0.4))),
+    Case(BEATS, False, "not shown to be better", lambda: beats(proxy(0.4, interval=(-0.02, 0.2)))),
+    Case(BEATS, False, "not shown to be better", lambda: beats(proxy(0.2, interval=(-0.2, -0.1)))),
+    Case(BEATS, False, "is 0.20, that of plain length -0.30", lambda: beats(proxy(0.2, interval=None))),
+    Case(BEATS, False, "is -0.40", lambda: beats(proxy(-0.4, length=None))),
 ]
 
 

@@ -121,6 +121,7 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "signal_evidence": _evidence(),
         "evidence_curve": _evidence_curve(),
         "evidence_verdicts": _evidence_verdicts(),
+        "sentence_embeddings": _embeddings(world),
         "difficulty_scores": _difficulty(world),
         "difficulty_proxy": _proxy(),
         "quality_probe": _probe(),
@@ -453,6 +454,7 @@ def _evidence() -> pl.DataFrame:
         ("difficulty", "numeric", "spearman", "r2", 0.0),
         ("correct", "binary", "auroc", "brier", 0.1),
     ):
+        known = [worth for worth in WORTH.values() if worth is not None]
         for predictor, worth in WORTH.items():
             value = None if worth is None else worth - less
             around = (None, None) if value is None else (value - 0.04, value + 0.04)
@@ -472,6 +474,8 @@ def _evidence() -> pl.DataFrame:
                     *around,
                     value,
                     *around,
+                    None if value is None else max(known) - less - value,
+                    0.03,
                 )
             )
     columns = [column.name for column in tables()["signal_evidence"].columns if column.name != "dataset_version"]
@@ -500,12 +504,18 @@ def _evidence_verdicts() -> pl.DataFrame:
     )
 
 
+def _embeddings(world: World) -> pl.DataFrame:
+    vectors = world.rng.normal(size=(world.n, 4))
+    return pl.DataFrame({"model_id": ["m"] * world.n, "text_digest": world.ids, "embedding": vectors.tolist()})
+
+
 def _difficulty(world: World) -> pl.DataFrame:
     active = (world.tokens * 4.1 + world.rng.normal(0, 14, world.n)).clip(3).astype(np.int64)
     return pl.DataFrame(
         {
             "prompt_id": world.ids,
             "n_active_features": active,
+            "n_active_per_token": active / world.tokens,
             "magnitude": active * 2.3,
             "proxy": world.score,
             "difficulty": world.score,
@@ -517,20 +527,24 @@ def _difficulty(world: World) -> pl.DataFrame:
 
 def _proxy() -> pl.DataFrame:
     rows = [
-        (
-            "proxy",
-            "held_out",
-            1800,
-            0.83,
-            0.69,
-            "ElasticNet on max-pooled features, measured by nested cross-validation.",
-        ),
-        ("proxy", "fitted", 1800, 0.91, 0.82, "The same on the rows that it was fitted to."),
-        ("count", "held_out", 1800, 0.38, None, "Number of active features."),
-        ("magnitude", "held_out", 1800, 0.36, None, "Summed activation."),
-        ("length", "held_out", 1800, 0.41, None, "Number of tokens, for comparison."),
+        ("proxy", "held_out", 0.83, 0.69, "ElasticNet on sae_max, measured by nested cross-validation."),
+        ("proxy", "fitted", 0.91, 0.82, "The same on the rows that it was fitted to."),
+        ("count", "held_out", 0.38, 0.1, "Number of active features."),
+        ("count_per_token", "held_out", 0.05, None, "Number of active features on a token."),
+        ("magnitude", "held_out", 0.36, 0.1, "Summed activation."),
+        ("length", "held_out", 0.41, 0.15, "Number of tokens, for comparison."),
     ]
-    return pl.DataFrame(rows, schema=["score_name", "rows", "n_rows", "spearman", "r2", "explanation"], orient="row")
+    frame = pl.DataFrame(rows, schema=["score_name", "rows", "spearman", "r2", "explanation"], orient="row")
+    measured = pl.when(pl.col("rows") == "held_out")
+    over = pl.col("spearman") - 0.41
+    return frame.with_columns(
+        n_rows=1800,
+        low=measured.then(pl.col("spearman") - 0.03),
+        high=measured.then(pl.col("spearman") + 0.03),
+        over_length=measured.then(over),
+        over_length_low=measured.then(over - 0.04),
+        over_length_high=measured.then(over + 0.04),
+    )
 
 
 def _probe() -> pl.DataFrame:

@@ -17,7 +17,12 @@ from saerl_assets.report.batches import (
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_cluster_quality, figure_clusters
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
 from saerl_assets.report.drift import figure_cluster_drift, figure_version_drift
-from saerl_assets.report.evidence import figure_evidence_curve, figure_evidence_verdicts, figure_signal_evidence
+from saerl_assets.report.evidence import (
+    figure_evidence_curve,
+    figure_evidence_verdicts,
+    figure_sentence_embeddings,
+    figure_signal_evidence,
+)
 from saerl_assets.report.exports import figure_artifacts, figure_trainer_exports
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
 from saerl_assets.report.prompts import (
@@ -45,6 +50,11 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
     "signal_evidence": lambda of: figure_signal_evidence(of["signal_evidence"]),
     "evidence_curve": lambda of: figure_evidence_curve(of["evidence_curve"]),
     "evidence_verdicts": lambda of: figure_evidence_verdicts(of["evidence_verdicts"]),
+    "sentence_embeddings": lambda of: figure_sentence_embeddings(
+        0,
+        of["sentence_embeddings"].height,
+        "an encoder" if of["sentence_embeddings"].height else "No encoder is named.",
+    ),
     "prompt_features": lambda of: figure_prompt_features(active_counts(of)),
     "prompt_states": lambda of: figure_prompt_states(of["prompt_states"], of["prompts"]),
     "feature_density": lambda of: figure_feature_density(of["feature_density"]),
@@ -84,7 +94,8 @@ NULLABLE = {
     "cluster_drift": ["centroid_shift"],
     "version_drift": ["value"],
     "difficulty_scores": ["proxy"],
-    "difficulty_proxy": ["spearman", "r2"],
+    "difficulty_proxy": ["spearman", "low", "high", "r2", "over_length", "over_length_low", "over_length_high"],
+    "signal_evidence": ["value", "low", "high", "given_length", "behind_best", "behind_best_margin"],
     "quality_probe": ["auroc", "auroc_low", "auroc_high", "brier", "base_rate", "penalty", "digest", "path"],
     "quality_scores": ["quality"],
     "batch_metrics": ["mean_quality"],

@@ -26,6 +26,11 @@ OF_A_VERSION = (
     "feature_density",
     "clusters",
     "cluster_assignments",
+    "cluster_quality",
+    "cluster_drift",
+    "version_drift",
+    "near_duplicates",
+    "contamination",
     "signal_evidence",
     "evidence_curve",
     "evidence_verdicts",
@@ -39,7 +44,9 @@ OF_A_MANIFEST = ("batch_manifest", "batch_metrics", "deferred_prompts", "trainer
 PROMPT_COLUMNS = ("prompt_id", "position", "text", "topic", "split", "n_tokens", "n_rows")
 
 
-@table_asset("records", "html", deps=["batch_metrics", "evidence_verdicts", "artifacts", "rejected_rows"])
+@table_asset(
+    "records", "html", deps=["batch_metrics", "version_drift", "evidence_verdicts", "artifacts", "rejected_rows"]
+)
 def version_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per version: its HTML page, with everything that is known of it, readable without a network."""
     version = home.version(context.partition_key)

@@ -123,7 +123,7 @@ def figure_cluster_quality(quality: pl.DataFrame) -> bytes:
     Returns:
         PNG bytes.
     """
-    measured = quality.drop_nulls("value").sort("measure")
+    measured = quality.filter(pl.col("value").is_finite()).sort("measure")
     if measured.is_empty():
         return message("The clusters were not measured", NO_CLUSTERS)
     beyond = measured.filter(verdict="watch")
@@ -132,17 +132,17 @@ def figure_cluster_quality(quality: pl.DataFrame) -> bytes:
         if beyond.height
         else "Even, apart, and the same from another seed: every measure is within its limit"
     )
-    return draw_limits(title, measured, MEASURES, is_good=measured["verdict"] == "good")
+    return draw_limits(title, measured, MEASURES, good="good")
 
 
-def draw_limits(title: str, measured: pl.DataFrame, names: Mapping[str, str], *, is_good: pl.Series) -> bytes:
+def draw_limits(title: str, measured: pl.DataFrame, names: Mapping[str, str], *, good: str) -> bytes:
     """Measures as bars, each with its limit as a mark.
 
     Args:
         title: A sentence.
-        measured: `measure`, `value` and `threshold`, one row for each bar from top to bottom.
+        measured: `measure`, `value`, finite, `threshold` and `verdict`, one row for each bar from top to bottom.
         names: What the measures are called.
-        is_good: Whether each is on the good side of its limit.
+        good: The verdict of those on the good side of their limit.
 
     Returns:
         PNG bytes.
@@ -155,13 +155,15 @@ def draw_limits(title: str, measured: pl.DataFrame, names: Mapping[str, str], *,
     )
     axes = drawn.axes[0]
     places = np.arange(measured.height)
-    values = np.nan_to_num(measured["value"].cast(pl.Float64).to_numpy(), posinf=0.0, neginf=0.0)
-    limits = measured["threshold"].cast(pl.Float64).to_numpy()
-    axes.barh(places, values, height=0.6, color=[BLUE if good else VERMILION for good in is_good])
+    values = measured["value"].cast(pl.Float64).to_numpy()
+    limits = np.nan_to_num(measured["threshold"].cast(pl.Float64).to_numpy(), posinf=0.0)
+    axes.barh(
+        places, values, height=0.6, color=[BLUE if verdict == good else VERMILION for verdict in measured["verdict"]]
+    )
     for place, limit in enumerate(limits):
         axes.plot([limit, limit], [place - 0.42, place + 0.42], color=INK, linewidth=1.4)
     axes.set_ylim(measured.height - 0.4, -0.6)
-    axes.set_xlim(min(0.0, float(values.min())), max(float(np.nanmax([values, limits])), 0.1) * 1.25)
+    axes.set_xlim(min(0.0, float(values.min())), max(float(values.max()), float(limits.max()), 0.1) * 1.25)
     tick_names(axes, places.tolist(), [names.get(name, name) for name in measured["measure"]])
     for place, (value, limit) in enumerate(zip(values, limits, strict=True)):
         write(axes, max(value, limit, 0.0), float(place), figure(value), points=6.0)

@@ -13,6 +13,7 @@ from saerl_assets.report.style import (
     BLUE,
     FAINT,
     GREEN,
+    INK,
     VERMILION,
     card,
     finite,
@@ -43,6 +44,7 @@ def figure_cluster_drift(drift: pl.DataFrame) -> bytes:
     Returns:
         PNG bytes.
     """
+    drift = drift.filter(pl.all_horizontal(pl.col("fraction_before", "fraction_after").is_finite()))
     if drift.is_empty():
         return message("There is no drift to show", "The version has no parent, or does not continue its clusters.")
     size = drift["fraction_shift"].abs()
@@ -55,13 +57,13 @@ def figure_cluster_drift(drift: pl.DataFrame) -> bytes:
         f"{count(n_moved)} of {count(n_common, 'common prompt')} moved",
         key=[(name, colour) for name, colour in FATES.items() if counts.get(name)],
         note="from the share of the prompts before (dot) to that of now (bar), largest changes first",
-        height=0.95 + 0.27 * shown.height,
+        height=1.45 + 0.25 * shown.height,
     )
     axes = drawn.axes[0]
     places = np.arange(shown.height)
     before, after = (100 * finite(shown, name) for name in ("fraction_before", "fraction_after"))
     axes.barh(places, after, height=0.6, color=[FATES.get(fate, FAINT) for fate in shown["fate"]])
-    axes.plot(before, places, "o", color="#1D2733", markersize=4)
+    axes.plot(before, places, "o", color=INK, markersize=4)
     axes.set_ylim(shown.height - 0.4, -0.6)
     top = max(float(np.concatenate([before, after]).max(initial=0.0)), 1.0)
     axes.set_xlim(0.0, top * 1.5)
@@ -83,7 +85,7 @@ def figure_version_drift(drift: pl.DataFrame) -> bytes:
     Returns:
         PNG bytes.
     """
-    measured = drift.drop_nulls("value").sort("measure")
+    measured = drift.filter(pl.col("value").is_finite()).sort("measure")
     if measured.is_empty():
         why = str(drift.sort("measure")["explanation"][0]) if drift.height else "Materialise version_drift."
         return message("No drift was measured", why)
@@ -93,4 +95,4 @@ def figure_version_drift(drift: pl.DataFrame) -> bytes:
         if beyond
         else "Near the parent: every measure is within its limit"
     )
-    return draw_limits(title, measured, NAMES, is_good=measured["verdict"] == "steady")
+    return draw_limits(title, measured, NAMES, good="steady")

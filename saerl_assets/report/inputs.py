@@ -34,6 +34,11 @@ class ReportInputs:
     feature_density: pl.DataFrame
     clusters: pl.DataFrame
     cluster_assignments: pl.DataFrame
+    cluster_quality: pl.DataFrame
+    cluster_drift: pl.DataFrame
+    version_drift: pl.DataFrame
+    near_duplicates: pl.DataFrame
+    contamination: pl.DataFrame
     signal_evidence: pl.DataFrame
     evidence_curve: pl.DataFrame
     evidence_verdicts: pl.DataFrame

@@ -14,10 +14,17 @@ import polars as pl
 from saerl_assets.report import order_tables, score_tables, tables, verdicts
 from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metrics, figure_deferred_prompts
 from saerl_assets.report.blocks import Block, Code, FactList, picture
-from saerl_assets.report.clusters import figure_cluster_assignments, figure_clusters
+from saerl_assets.report.clusters import figure_cluster_assignments, figure_cluster_quality, figure_clusters
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
+from saerl_assets.report.drift import figure_cluster_drift, figure_version_drift
 from saerl_assets.report.evidence import figure_evidence_curve, figure_signal_evidence
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features
+from saerl_assets.report.hygiene import (
+    contamination_table,
+    figure_contamination,
+    figure_near_duplicates,
+    near_duplicates_table,
+)
 from saerl_assets.report.prompts import figure_labels, figure_prompts, figure_rejected_rows
 from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
 from saerl_assets.report.sae import figure_layer_profile, figure_sae_health, figure_sae_weights
@@ -75,6 +82,9 @@ def _data(inputs: ReportInputs) -> Section:
     if inputs.rejected_rows.height:
         drawn = figure_rejected_rows(inputs.rejected_rows, n_rows=inputs.n_source_rows)
         blocks += [picture(drawn, "Rejected rows by reason"), tables.rejected_table(inputs)]
+    if inputs.contamination.height:
+        drawn = figure_contamination(inputs.contamination)
+        blocks += [picture(drawn, "Prompts that repeat evaluation rows"), contamination_table(inputs.contamination)]
     if inputs.prompts.height:
         blocks.append(tables.prompts_table(inputs))
     return Section("data", "Data", (verdicts.judge_data(inputs), verdicts.judge_labels(inputs)), tuple(blocks))
@@ -114,7 +124,22 @@ def _clusters(inputs: ReportInputs) -> Section:
             ),
             tables.clusters_table(inputs),
         ]
-    return Section("clusters", "Clusters", (verdicts.judge_clusters(inputs),), tuple(blocks))
+    if inputs.cluster_quality.height:
+        drawn = figure_cluster_quality(inputs.cluster_quality)
+        blocks.insert(1, picture(drawn, "How even, apart and stable the clusters are, against limits"))
+    if inputs.cluster_drift.height:
+        blocks += [
+            picture(figure_version_drift(inputs.version_drift), "Drift from the parent against its limits"),
+            picture(figure_cluster_drift(inputs.cluster_drift), "What has become of the parent's clusters"),
+        ]
+    if inputs.near_duplicates.height:
+        drawn = figure_near_duplicates(inputs.near_duplicates, inputs.cluster_assignments)
+        blocks += [
+            picture(drawn, "Prompts that nearly repeat another one, by cluster and by how near they are"),
+            near_duplicates_table(inputs.near_duplicates, inputs.prompts, inputs.cluster_assignments),
+        ]
+    said = (verdicts.judge_clusters(inputs), *verdicts.judge_drift(inputs))
+    return Section("clusters", "Clusters", said, tuple(blocks))
 
 
 def _evidence(inputs: ReportInputs) -> Section:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_PROMPTS = 2000
 MAX_REJECTED = 50
 MAX_FEATURES = 30
+MAX_CLUSTER_FEATURES = 4
 TEXT_LIMIT = 360
 """Letters of a prompt in the long table; 2,000 prompts stay under 2 MB."""
 
@@ -145,7 +146,7 @@ def clusters_table(inputs: ReportInputs) -> Table:
             number(row["n_prompts"], count(row["n_prompts"]), share=row["prompt_fraction"]),
             topic_cell(row["top_topic"], row["top_topic_fraction"]),
             Cell(", ".join(row["top_words"] or [])),
-            Cell(", ".join(str(feature) for feature in (row["top_features"] or [])[:6])),
+            Cell(_features_with_tokens(row["top_features"] or [], row["firing_tokens"] or [])),
             number(row["mean_similarity"], figure(row["mean_similarity"])),
             unfold(texts, row["exemplars"], "exemplar"),
         )
@@ -159,10 +160,16 @@ def clusters_table(inputs: ReportInputs) -> Table:
             Column("prompts", "number"),
             Column("main topic", hint="The most frequent topic, and its share of the cluster."),
             Column("words", "words", "Words that set it apart, strongest first."),
-            Column("features", "code", "Features that set it apart, strongest first."),
+            Column("features", "code", "Features that set it apart, strongest first, with the tokens that fire them."),
             Column("cosine", "number", "Mean similarity of its prompts to its middle."),
             Column("nearest to its middle", "long"),
         ),
         rows(shown),
         filterable=clusters.height > 12,
     )
+
+
+def _features_with_tokens(features: list[int], tokens: list[str]) -> str:
+    """The first features, each with the tokens at which it is strongest."""
+    named = [f"{feature} ({said})" if said else str(feature) for feature, said in zip(features, tokens, strict=False)]
+    return "; ".join(named[:MAX_CLUSTER_FEATURES])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Level = Literal["good", "watch", "bad", "missing"]
 
 MARGIN_OVER_LENGTH = 0.05
-"""A proxy must beat the prompt's length by so much rank correlation before the page calls it good."""
+"""Where there is no interval, a proxy must beat the prompt's length by so much before the page calls it good."""
 LARGEST_CLUSTER = 0.5
 """A clustering whose largest cluster holds more is worth a look."""
 
@@ -90,8 +90,22 @@ def judge_clusters(inputs: ReportInputs) -> Verdict:
         sizes = finite(topics, "n_prompts")
         pure = (finite(topics, "top_topic_fraction") * sizes).sum() / sizes.sum()
         words += f", and {share(pure)} of the prompts share their cluster's main topic"
+    weak = inputs.cluster_quality.filter(verdict="watch")["explanation"].to_list()
     one_sided = clusters.height > 1 and biggest > LARGEST_CLUSTER
-    return Verdict("watch" if clusters.height == 1 or one_sided else "good", f"{words}.")
+    level: Level = "watch" if clusters.height == 1 or one_sided or weak else "good"
+    return Verdict(level, " ".join([f"{words}.", *weak]))
+
+
+def judge_drift(inputs: ReportInputs) -> tuple[Verdict, ...]:
+    """How far the version is from its parent; nothing where it has none."""
+    measured = inputs.version_drift.drop_nulls("value").sort("measure")
+    if inputs.spec.parent is None or inputs.version_drift.is_empty():
+        return ()
+    if measured.is_empty():
+        return (Verdict("missing", str(inputs.version_drift.sort("measure")["explanation"][0])),)
+    drifted = measured.filter(verdict="drifted")["explanation"].to_list()
+    near = f"It is near its parent {inputs.spec.parent}: every measure of drift is within its limit."
+    return (Verdict("watch" if drifted else "good", " ".join(drifted) or near),)
 
 
 def judge_evidence(inputs: ReportInputs) -> tuple[Verdict, ...]:
@@ -116,8 +130,14 @@ def judge_difficulty(inputs: ReportInputs) -> Verdict:
     if length is None:
         return Verdict("good" if proxy > MARGIN_OVER_LENGTH else "watch", f"{words}. In use: {in_use}.")
     words += f"; prompt length alone reaches {figure(length)}."
-    better = proxy - abs(length) >= MARGIN_OVER_LENGTH
-    advice = "" if better else " That is no better than sorting by length, so do not expect a curriculum from it."
+    row = inputs.difficulty_proxy.row(
+        by_predicate=(pl.col("score_name") == "proxy") & (pl.col("rows") == "held_out"), named=True
+    )
+    low = row["over_length_low"]
+    better = proxy - abs(length) >= MARGIN_OVER_LENGTH if low is None else low > 0
+    advice = (
+        "" if better else " It is not shown to beat sorting by length, so do not expect a better curriculum from it."
+    )
     return Verdict("good" if better else "watch", f"{words} In use: {in_use}.{advice}")
 
 

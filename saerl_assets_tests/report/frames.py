@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +117,8 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "cluster_quality": _cluster_quality(world),
         "cluster_drift": _cluster_drift(world),
         "version_drift": _version_drift(),
+        "near_duplicates": near_duplicates(world.ids[: n // 4 * 2]),
+        "contamination": contamination(world.ids[: n // 4]),
         "control_saes": _controls(),
         "signal_evidence": _evidence(),
         "evidence_curve": _evidence_curve(),
@@ -135,6 +137,42 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "artifacts": _artifacts(),
     }
     return {name: tables()[name].conform(frame, KEY) for name, frame in made.items()}
+
+
+def near_duplicates(ids: Sequence[str], found_by: Sequence[str] = ("text", "features", "both")) -> pl.DataFrame:
+    """Table `near_duplicates`: prompts that repeat each other in pairs."""
+    n = len(ids)
+    return pl.DataFrame(
+        {
+            "prompt_id": ids,
+            "group_id": [place // 2 for place in range(n)],
+            "n_prompts": [2] * n,
+            "representative": [ids[place // 2 * 2] for place in range(n)],
+            "role": [("representative", "copy")[place % 2] for place in range(n)],
+            "nearest": [ids[place ^ 1] for place in range(n)],
+            "jaccard": [0.8 + 0.2 * place / n for place in range(n)],
+            "similarity": [0.99 - 0.3 * place / n for place in range(n)],
+            "found_by": [found_by[place % len(found_by)] for place in range(n)],
+        }
+    )
+
+
+def contamination(ids: Sequence[str]) -> pl.DataFrame:
+    """Table `contamination`: prompts that repeat rows of a file and of the evaluation split in turns."""
+    n = len(ids)
+    file = "path:" + "folder/" * 9 + "bench.jsonl"
+    return pl.DataFrame(
+        {
+            "prompt_id": ids,
+            "evaluation": [(file, "evaluation split")[place % 2] for place in range(n)],
+            "evaluation_row": [f"/data/bench.jsonl:{place}" for place in range(n)],
+            "found_by": [("ngrams", "near_duplicate")[place % 2] for place in range(n)],
+            "n_words": [(15, None)[place % 2] for place in range(n)],
+            "overlap_fraction": [place / n for place in range(n)],
+            "shared_text": [HOSTILE[place % len(HOSTILE)] for place in range(n)],
+            "explanation": ["It shares words."] * n,
+        }
+    )
 
 
 def empty_frames() -> dict[str, pl.DataFrame]:
@@ -386,7 +424,7 @@ def _clusters(world: World) -> pl.DataFrame:
 def _cluster_quality(world: World) -> pl.DataFrame:
     rows = [
         ("stability", 0.62, 0.4, "good"),
-        ("silhouette", -0.02, 0.0, "watch"),
+        ("silhouette", 0.12, 0.0, "good"),
         ("balance", 0.93, 0.7, "good"),
         ("largest_fraction", 0.12, 0.5, "good"),
         ("tiny_fraction", 0.0, 0.2, "good"),

@@ -34,6 +34,8 @@ MAX_PROMPTS_LEARNED = 20_000
 
 BLOCK_PROMPTS = 20_000
 
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
+
 SAE_POOLINGS: tuple[Pooling, ...] = ("max", "mean", "binary")
 
 COMBINED = ("sae_max", "dense_mean", "length")
@@ -174,6 +176,8 @@ class Words:
 
     def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
         """See `Predictor.take`."""
+        if not len(rows):  # scikit-learn takes no texts for an error
+            return sparse.csr_matrix(np.zeros((0, self.widths[0]), dtype=np.float32))
         found = self._vectoriser.transform([self.texts[row] for row in rows.tolist()])
         return sparse.csr_matrix(found, dtype=np.float32)
 
@@ -331,7 +335,7 @@ def _spread(n_prompts: int) -> range:
 
 def _number(value: object) -> float:
     """A number as it is; not a number for anything else, and for one that float32 does not hold."""
-    if not isinstance(value, int | float) or not abs(value) < np.finfo(np.float32).max:
+    if not isinstance(value, int | float) or not abs(value) < LARGEST_NUMBER:
         return np.nan
     return float(value)
 

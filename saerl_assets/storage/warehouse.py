@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.storage.home import Home
@@ -22,6 +23,10 @@ from saerl_assets.storage.locks import LONGEST_PAUSE_SECONDS, NOTICE_EVERY_SECON
 from saerl_assets.storage.migrations import migrate
 from saerl_assets.storage.prompt_order import in_prompt_order
 from saerl_assets.storage.schema import Table, tables
+
+ROWS_IN_GROUP = 20_480
+"""Rows that DuckDB holds in memory until it writes them to the file; its own 122,880 take 4 GB where rows are features,
+and go through the write-ahead log as well."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,13 +106,16 @@ class Warehouse:
     def store_shards(self, name: str, files: Sequence[Path], purpose: str) -> int:
         """Adds the rows of Parquet files whose key the table does not have yet; returns their number.
 
-        They are laid down in the order of prompts, in which they will be read; see `prompt_order`.
+        Rows of the texts that a reader reads are laid down in the order of prompts, in which they will be read; see
+        `prompt_order`.
         """
         if not files:
             return 0
         table = tables()[name]
-        prompts = self.rows("prompts", ["prompt_id", "text_id"])
-        with in_prompt_order(files, prompts) as parts, self.writing(purpose) as connection:
+        laid_down: AbstractContextManager[Iterable[pa.Table]] = nullcontext(map(pq.read_table, files))
+        if "text_id" in table.key:
+            laid_down = in_prompt_order(files, self.rows("prompts", ["prompt_id", "text_id"]))
+        with laid_down as parts, self.writing(purpose) as connection:
             return sum(_insert_new(connection, table, rows) for rows in parts)
 
     def rows(self, name: str, columns: Sequence[str] | None = None, **equal: str | None) -> pl.DataFrame:
@@ -189,8 +197,14 @@ class Warehouse:
 
 
 def _connected(file: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """A connection that draws no progress bar over what we tell of progress."""
-    connection = duckdb.connect(file, read_only=read_only)
+    """A connection that writes small groups of rows, and draws no progress bar over what we tell of progress."""
+    if read_only:
+        connection = duckdb.connect(file, read_only=True)
+    else:
+        connection = duckdb.connect()
+        literal = file.replace("'", "''")  # ATTACH takes no parameter
+        connection.execute(f"ATTACH '{literal}' AS warehouse (ROW_GROUP_SIZE {ROWS_IN_GROUP})")
+        connection.execute("USE warehouse")
     connection.execute("SET enable_progress_bar = false")
     return connection
 

@@ -22,7 +22,7 @@ def test_a_figure_lies_in_its_interval_and_agrees_with_scipy() -> None:
     score = noisy(1.0)
     found = Ranking(TARGET, FOLDS, noisy(5.0, 2), 0).of(score)
     within = np.average(
-        [spearmanr(score[FOLDS == fold], TARGET[FOLDS == fold]).statistic for fold in range(5)],
+        [spearmanr(score[fold == FOLDS], TARGET[fold == FOLDS]).statistic for fold in range(5)],
         weights=np.bincount(FOLDS),
     )
     assert found["spearman"] == pytest.approx(within)

@@ -74,7 +74,10 @@ def test_a_wide_part_does_not_drown_a_narrow_one() -> None:
     apart = fit_ridge(matrix, target, rng.random(200), (500, 1))
     alike = fit_ridge(matrix, target, rng.random(200))
     unseen = rng.normal(size=(400, 501))
-    rank = [spearmanr(model.predict(sparse.csr_matrix(unseen)), unseen[:, 500]).statistic for model in (apart, alike)]
+    rank = [
+        spearmanr(model.predict(sparse.csr_matrix(unseen, dtype=np.float32)), unseen[:, 500]).statistic
+        for model in (apart, alike)
+    ]
     assert rank[0] > 0.8
     assert rank[0] > rank[1] + 0.1
 

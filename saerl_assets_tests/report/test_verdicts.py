@@ -61,10 +61,11 @@ def test_the_proxy_is_compared_with_length(full: ReportInputs) -> None:
         "The proxy ranks held-out prompts at Spearman 0.83; prompt length alone reaches 0.41. In use: proxy."
     )
     better = pl.when(pl.col("score_name") == "length").then(0.8).otherwise("spearman").alias("spearman")
-    beaten = dataclasses.replace(full, difficulty_proxy=full.difficulty_proxy.with_columns(better))
-    verdict = verdicts.judge_difficulty(beaten)
-    assert verdict.level == "watch"
-    assert "no better than sorting by length" in verdict.text
+    for changed in ([better, pl.lit(None).alias("over_length_low")], [pl.lit(-0.01).alias("over_length_low")]):
+        beaten = dataclasses.replace(full, difficulty_proxy=full.difficulty_proxy.with_columns(changed))
+        verdict = verdicts.judge_difficulty(beaten)
+        assert verdict.level == "watch"
+        assert "not shown to beat sorting by length" in verdict.text
 
 
 def test_a_proxy_that_was_not_learned_is_explained(full: ReportInputs) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Regressor = Literal["elastic_net", "ridge"]
 
+SHIFT = 7919.0
+
 NAMES: dict[Regressor, str] = {"elastic_net": "ElasticNet", "ridge": "Ridge regression"}
 
 
@@ -51,8 +53,8 @@ def choose_regressor(matrix: FloatMatrix, target: Doubles, fractions: Doubles, w
     `folds.N_TUNING_ROWS` rows at most.
     """
     rows, folds = tuning_folds(fractions)
-    # what is left of a fraction after its fold is one again, and independent of the fold
-    inner = (fractions * 7919) % 1.0
+    # further digits of a fraction are one again, which has nothing to do with the fold that the first ones decide
+    inner = (fractions * SHIFT) % 1.0
     errors: dict[Regressor, float] = {}
     for name in ("ridge", "elastic_net"):
         error = 0.0

@@ -5,17 +5,20 @@ learning from one.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import polars as pl
 
 from saerl_assets.domain.choices import best_predictor
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.predictors import PooledFeatures, Predictor, build_predictors, combined
+from saerl_assets.domain.spec import Pooling
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.sentences import sentence_vectors
 from saerl_assets.resources.tables import feature_set
 from saerl_assets.storage.states import dense_states
+
+SAE = "sae_"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,23 @@ def chosen_predictor(
             words = f"Chosen as the best of this version's signals, on these labels: {standing['explanation']}"
     if name == "sae":
         poolings = (wanted.pooling,) if isinstance(wanted.pooling, str) else wanted.pooling
-        return Chosen(PooledFeatures(features, poolings, f"sae_{'_'.join(poolings)}"), words)
+        return Chosen(PooledFeatures(features, poolings, f"{SAE}{'_'.join(poolings)}"), words)
+    return Chosen(named_predictor(home, key, prompts, features, name), words)
+
+
+def named_predictor(home: HomeResource, key: str, prompts: pl.DataFrame, features: FeatureSet, name: str) -> Predictor:
+    """The predictor of a name that `chosen_predictor` gave out, so that what was learned is applied to the same columns.
+
+    Args:
+        home: Where the version is.
+        key: The version.
+        prompts: Table `prompts`.
+        features: The version's features.
+        name: Such as `dense_mean`, or `sae_max_mean` for poolings side by side.
+    """
+    if name.startswith(SAE):
+        poolings = tuple(pooling for pooling in get_args(Pooling) if pooling in name.removeprefix(SAE).split("_"))
+        in_order = tuple(sorted(poolings, key=name.index))
+        return PooledFeatures(features, in_order, name)
     there = version_predictors(home, key, prompts, features)
-    return Chosen(combined(there) if name == "combined" else there[name], words)
+    return combined(there) if name == "combined" else there[name]

@@ -7,10 +7,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from scipy.stats import spearmanr
 
 from saerl_assets.domain.difficulty import DifficultyResult, score_difficulty
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.predictors import WholeMatrix
 from saerl_assets.domain.spec import DifficultySpec
 from saerl_assets.domain.threads import one_thread
 from saerl_assets_tests.domain.feature_sets import (
@@ -26,7 +28,8 @@ from saerl_assets_tests.domain.table_shapes import assert_is_table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Score: TypeAlias = Literal["auto", "proxy", "count", "magnitude", "label"]
+    Score: TypeAlias = Literal["auto", "proxy", "count", "count_per_token", "magnitude", "label"]
+    Regressor: TypeAlias = Literal["elastic_net", "ridge", "best"]
 
 N_PROMPTS = 400
 
@@ -202,14 +205,71 @@ def test_the_order_of_labels_and_the_threads_change_no_byte() -> None:
         assert other.metrics.equals(LEARNED.metrics)
 
 
+def test_count_per_token_is_the_mean_number_of_active_features() -> None:
+    result = score(no_labels(), score="count_per_token")
+    dense = FEATURES.csr("max").toarray()
+    assert result.scores["n_active_per_token"].to_list() == ((dense > 0).sum(axis=1) / 2).tolist()
+    assert result.scores["difficulty"].equals(result.scores["n_active_per_token"], check_names=False)
+    assert set(result.scores["score_name"]) == {"count_per_token"}
+
+
+@pytest.mark.parametrize("regressor", ["ridge", "best"])
+def test_other_regressions_recover_planted_difficulty_too(regressor: str) -> None:
+    result = score(labels_of(slice(0, 200)), regressor=regressor)
+    assert spearmanr(result.scores["difficulty"][200:], TRUTH[200:]).statistic > 0.8
+    assert any(name in str(metric(result, "proxy")["explanation"]) for name in ("Ridge regression on", "ElasticNet on"))
+
+
+def test_what_length_knows_is_learned_where_it_is_asked_for() -> None:
+    lengths = PROMPTS["n_tokens"].to_numpy().astype(float)
+    labels = labels_of(slice(0, 360), lengths + np.random.default_rng(5).normal(0, 0.3, N_PROMPTS))
+    with_it = score(labels, with_length=True, regressor="ridge")
+    without = score(labels, regressor="ridge")
+    assert metric(with_it, "proxy")["spearman"] > 0.8  # type: ignore[operator]
+    assert (metric(without, "proxy")["spearman"] or 0.0) < 0.4  # type: ignore[operator]
+    assert metric(with_it, "proxy")["over_length"] < 0.1  # type: ignore[operator]
+
+
+def test_the_difference_to_length_is_shown_with_its_interval() -> None:
+    row = metric(LEARNED, "proxy")
+    assert row["low"] < row["spearman"] < row["high"]  # type: ignore[operator]
+    assert 0 < row["over_length_low"] < row["over_length"] < row["over_length_high"]  # type: ignore[operator]
+    length = metric(LEARNED, "length")
+    assert length["over_length"] == pytest.approx(length["spearman"] - abs(length["spearman"]))  # type: ignore[operator, arg-type]
+    assert metric(LEARNED, "proxy", "fitted")["low"] is None
+
+
+def test_another_predictor_is_learned_from_and_named_with_the_reason() -> None:
+    rows = np.stack([TRUTH, np.ones(N_PROMPTS)], axis=1)
+    given = WholeMatrix(sparse.csr_matrix(rows, dtype=np.float32), "oracle")
+    spec = DifficultySpec(regressor="ridge")
+    result = score_difficulty(FEATURES, PROMPTS, TRAIN_LABELS, spec, 0, predictor=given, chosen="It knows.")
+    explanation = str(metric(result, "proxy")["explanation"])
+    assert "Ridge regression on oracle," in explanation
+    assert "It knows." in explanation
+    assert metric(result, "proxy")["spearman"] > 0.95  # type: ignore[operator]
+
+
+def test_prompts_of_one_step_of_the_scale_are_ordered_by_their_prediction() -> None:
+    """Labels of two values make the scale one step or a few; no two prompts end up equal for it."""
+    result = score(labels_of(slice(0, 360), (np.median(TRUTH) < TRUTH).astype(float)))
+    proxy = result.scores["proxy"].to_numpy()
+    assert -1e-5 < proxy.min() < proxy.max() < 1 + 1e-5
+    assert len(np.unique(proxy)) > 0.95 * N_PROMPTS
+    assert spearmanr(proxy, TRUTH).statistic > 0.7
+
+
 @settings(deadline=None, max_examples=15)
 @given(
     st.integers(1, 15),
     st.sampled_from(["zeros", "ones", "mixed"]),
-    st.sampled_from(["auto", "proxy", "count", "magnitude", "label"]),
+    st.sampled_from(["auto", "proxy", "count", "count_per_token", "magnitude", "label"]),
     st.sampled_from(["none", "some", "constant", "binary"]),
+    st.sampled_from(["elastic_net", "ridge", "best"]),
 )
-def test_any_small_version_gets_a_score_for_every_prompt(n_prompts: int, rows: str, name: Score, kind: str) -> None:
+def test_any_small_version_gets_a_score_for_every_prompt(
+    n_prompts: int, rows: str, name: Score, kind: str, regressor: Regressor
+) -> None:
     dense = {
         "zeros": np.zeros((n_prompts, 4)),
         "ones": np.ones((n_prompts, 4)),
@@ -224,7 +284,7 @@ def test_any_small_version_gets_a_score_for_every_prompt(n_prompts: int, rows: s
     }
     values = kinds[kind]
     labels = label_frame("difficulty", features.prompt_ids[: len(values)], values)
-    spec = DifficultySpec(score=name, min_labels=10)
+    spec = DifficultySpec(score=name, min_labels=10, regressor=regressor, with_length=len(kind) % 2 == 0)
     result = score_difficulty(features, prompt_frame(features.prompt_ids), labels, spec, 0)
     assert_is_table(result.scores, "difficulty_scores")
     assert_is_table(result.metrics, "difficulty_proxy")

@@ -114,6 +114,25 @@ def test_what_cannot_be_measured_is_said(values: list[float], reason: str) -> No
     assert found.signals.is_empty()
 
 
+def test_any_two_values_are_two_classes() -> None:
+    high = world()["signal"] > 0
+    found = {name: weigh(label(np.where(high, top, low))) for name, low, top in (("01", 0, 1), ("15", 1.5, 7))}
+    for evidence in found.values():
+        assert evidence.signals["measure"].unique().to_list() == ["auroc"]
+    assert found["01"].signals.equals(found["15"].signals)
+
+
+def test_rows_without_any_feature_are_measured_as_they_are() -> None:
+    nothing = {"constant": np.ones((N, 1)), "length": np.ones((N, 1)), "dense_mean": np.zeros((N, 4))}
+    predictors = {
+        name: WholeMatrix(sparse.csr_matrix(rows, dtype=np.float32), name)
+        for name, rows in {**nothing, "sae_max": np.zeros((N, 6))}.items()
+    }
+    found = weigh_evidence(predictors, [label(world()["signal"])], make_prompt_ids(N), np.ones(N), SPEC, 0)
+    assert found.signals["value"].to_list() == [0.0] * 4
+    assert the_verdict(found) == "do_not_use"
+
+
 def test_many_labels_are_sampled_and_the_same_every_time() -> None:
     spec = EvidenceSpec(n_bootstrap=20, max_labels=100)
     one, two = (weigh(label(world()["signal"]), spec=spec) for _ in range(2))

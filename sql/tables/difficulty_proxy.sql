@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS difficulty_proxy (
   low DOUBLE,                                -- its 95% interval by bootstrap over prompts; null for fitted rows
   high DOUBLE,
   r2 DOUBLE,                                 -- share of the label's variance explained, once the score is on the label's scale
-  over_length DOUBLE,                        -- spearman minus that of plain length, on the same prompts
+  over_length DOUBLE,                        -- spearman minus that of plain length, whichever way round length ranks
   over_length_low DOUBLE,                    -- its 95% interval
   over_length_high DOUBLE,
   explanation VARCHAR NOT NULL               -- what it is, or why it was skipped and how to supply what is missing

@@ -97,7 +97,7 @@ def chosen_predictor(
 
 
 def named_predictor(home: HomeResource, key: str, prompts: pl.DataFrame, features: FeatureSet, name: str) -> Predictor:
-    """The predictor of a name that `chosen_predictor` gave out, so that what was learned is applied to the same columns.
+    """The predictor that `chosen_predictor` gave out under a name, so that what was learned is applied to its columns.
 
     Args:
         home: Where the version is.
@@ -107,8 +107,8 @@ def named_predictor(home: HomeResource, key: str, prompts: pl.DataFrame, feature
         name: Such as `dense_mean`, or `sae_max_mean` for poolings side by side.
     """
     if name.startswith(SAE):
-        poolings = tuple(pooling for pooling in get_args(Pooling) if pooling in name.removeprefix(SAE).split("_"))
-        in_order = tuple(sorted(poolings, key=name.index))
-        return PooledFeatures(features, in_order, name)
+        known: dict[str, Pooling] = {pooling: pooling for pooling in get_args(Pooling)}
+        poolings = tuple(known[part] for part in name.removeprefix(SAE).split("_"))
+        return PooledFeatures(features, poolings, name)
     there = version_predictors(home, key, prompts, features)
     return combined(there) if name == "combined" else there[name]

@@ -128,6 +128,19 @@ def test_difficulty_is_learned_from_the_predictor_that_is_named(
     assert scores["proxy"].is_finite().all()
 
 
+def test_the_quality_probe_learns_from_the_best_and_scores_with_it(grown: TinyWorld, copied_home: HomeResource) -> None:
+    best = {"predictor": "best", "min_labels": 20}
+    run(grown, copied_home, "probed-v1", (*UP_TO_EVIDENCE, "quality_probe"), quality=best, evidence=FAST)
+    chosen = copied_home.version("probed-v1").choices["quality.predictor"]
+    probe = copied_home.warehouse().rows("quality_probe", dataset_version="probed-v1")
+    assert set(probe["predictor"]) == {chosen["predictor"]}
+    # scored with the columns that the probe learned from, whatever the choice would be now
+    assert run_version(copied_home, "probed-v1", only=["quality_scores"]).success
+    scores = copied_home.warehouse().rows("quality_scores", dataset_version="probed-v1")
+    assert scores["quality"].is_between(0, 1).all()
+    assert scores["quality"].n_unique() > 1
+
+
 def test_poolings_side_by_side_with_length(grown: TinyWorld, copied_home: HomeResource) -> None:
     settings = {"pooling": ["max", "mean", "last"], "with_length": True, "regressor": "ridge", "min_labels": 20}
     run(

@@ -28,6 +28,9 @@ ROWS_IN_GROUP = 20_480
 """Rows that DuckDB holds in memory until it writes them to the file; its own 122,880 take 4 GB where rows are features,
 and go through the write-ahead log as well."""
 
+ROWS_IN_TRANSACTION = 200_000
+"""Rows of shards that are committed together: of 700 active features each, they take some 3 GB until then."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -107,16 +110,24 @@ class Warehouse:
         """Adds the rows of Parquet files whose key the table does not have yet; returns their number.
 
         Rows of the texts that a reader reads are laid down in the order of prompts, in which they will be read; see
-        `prompt_order`.
+        `prompt_order`. Every `ROWS_IN_TRANSACTION` rows are a transaction, since DuckDB holds what is not committed in
+        memory; where a later one fails, the rows of those before stay, each of them complete.
         """
         if not files:
             return 0
-        table = tables()[name]
+        table, added = tables()[name], 0
         laid_down: AbstractContextManager[Iterable[pa.Table]] = nullcontext(map(pq.read_table, files))
         if "text_id" in table.key:
             laid_down = in_prompt_order(files, self.rows("prompts", ["prompt_id", "text_id"]))
-        with laid_down as parts, self.writing(purpose) as connection:
-            return sum(_insert_new(connection, table, rows) for rows in parts)
+        with laid_down as parts:
+            remaining = iter(parts)
+            for rows in remaining:
+                with self.writing(purpose) as connection:
+                    n_rows, n_new = rows.num_rows, _insert_new(connection, table, rows)
+                    while n_rows < ROWS_IN_TRANSACTION and (more := next(remaining, None)) is not None:
+                        n_rows, n_new = n_rows + more.num_rows, n_new + _insert_new(connection, table, more)
+                added += n_new
+        return added
 
     def rows(self, name: str, columns: Sequence[str] | None = None, **equal: str | None) -> pl.DataFrame:
         """The rows of a table or view in which each named column equals the given value, ordered by the table's key."""
@@ -205,6 +216,7 @@ def _connected(file: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         literal = file.replace("'", "''")  # ATTACH takes no parameter
         connection.execute(f"ATTACH '{literal}' AS warehouse (ROW_GROUP_SIZE {ROWS_IN_GROUP})")
         connection.execute("USE warehouse")
+        connection.execute("SET write_buffer_row_group_count = 1")
     connection.execute("SET enable_progress_bar = false")
     return connection
 

@@ -8,13 +8,14 @@ reasoning-gym, and a mix of GSM8K and DeepScaleR prompts (`--data`, or SAERL_REF
 
 - clusters by the product's own `fit_clusters` on SAE features, every pooling with every weighting, and on those of a
   random SAE; by scikit-learn's KMeans on TF-IDF rows of length 1 and on dense states (the mean, centred, of length 1;
-  and the last token's). As many clusters as there are families, and as many as `k = "auto"` looks for. Normalised
-  mutual information (NMI) and adjusted Rand index (ARI) with the families, mean and spread over seeds.
+  and the last token's). As many clusters as there are families, and the square root of half the number of prompts.
+  Normalised mutual information (NMI) and adjusted Rand index (ARI) with the families, mean and spread over seeds.
 - a linear topic probe: logistic regression on the same inputs, its penalty chosen inside the folds, 5-fold
   cross-validated accuracy.
-- how `k` may be chosen: the rule of `auto` against the k with the best silhouette and the one with the best stability.
-- a child version: its parent has all but a twentieth of the prompts, or lacks one family. How many prompts keep their
-  cluster, and which measures of drift say so, when it starts from the parent's centroids and when it starts fresh.
+- how `k` may be chosen: what `auto` chooses, that square root, the k with the best silhouette and the most stable one.
+- a child version: its parent has all but a twentieth of the prompts, or the other half of them, or lacks one family.
+  How many prompts keep their cluster, and which measures of drift say so, when it starts from the parent's centroids
+  and when it starts fresh.
 
 Readings are kept below `--cache`, so that a second run reads nothing. The last line is one JSON object: `nmi_sae`,
 `nmi_tfidf`, `nmi_dense`, `nmi_random_sae`, `ari_*` and `probe_*` alike, for each set.
@@ -46,7 +47,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler, normalize
 
 from saerl_assets.domain.cluster_quality import measure_clusters
-from saerl_assets.domain.clusters import assignment_frame, choose_k, fit_clusters
+from saerl_assets.domain.clusters import assignment_frame, fit_clusters
 from saerl_assets.domain.drift import State, cluster_drift, version_drift
 from saerl_assets.domain.features import ENTRY_COLUMNS, FeatureRows, feature_density, pool
 from saerl_assets.domain.gym import generate_rows, parse_tasks
@@ -202,7 +203,7 @@ def probe(known: Known, matrix: Any) -> float:  # noqa: ANN401 - dense or sparse
 def compare(known: Known, rows: Rows, n_seeds: int) -> dict[str, Any]:
     """Every input on one set of prompts."""
     n_families = len(set(known.families))
-    ks = {"k_families": n_families, "k_auto": choose_k("auto", len(known.texts))}
+    ks = {"k_families": n_families, "k_many": rule_of_thumb(known)}
     print(f"\n{known.name}: {len(known.texts):,} prompts of {n_families} families, {n_seeds} seeds")
     header = f"{'clusters of':28}" + "".join(f"{f'NMI, k = {k}':>18}{'ARI':>16}" for k in ks.values())
     print(header)
@@ -242,10 +243,15 @@ def compare(known: Known, rows: Rows, n_seeds: int) -> dict[str, Any]:
     return {"clusters": table, "probe": probes, "k": ks}
 
 
-def choose(known: Known, rows: Rows) -> dict[str, Any]:
-    """NMI at the k of the rule, and at those that silhouette and stability would choose."""
+def rule_of_thumb(known: Known) -> int:
+    """The square root of half the number of prompts."""
+    return round((len(known.texts) / 2) ** 0.5)
+
+
+def choose(known: Known, rows: Rows, n_seeds: int) -> dict[str, Any]:
+    """NMI at the k that `auto` chooses, at the rule of thumb's, and where silhouette or stability is best."""
     features = ReadFeatures(rows.features, rows.n_latents)
-    rule = choose_k("auto", len(known.texts))
+    rule = rule_of_thumb(known)
     grid = sorted({2, 4, 8, 12, 17, 24, 32, 48, 64} | {rule})
     found = {}
     for k in grid:
@@ -256,8 +262,14 @@ def choose(known: Known, rows: Rows) -> dict[str, Any]:
         found[k] = {"nmi": nmi, "silhouette": quality["silhouette"], "stability": quality["stability"]}
         print(f"k = {k:3}  NMI {nmi:.3f}  silhouette {quality['silhouette']:.3f}  stability {quality['stability']:.3f}")
     by = {name: max(grid, key=lambda k: found[k][name]) for name in ("silhouette", "stability", "nmi")} | {"rule": rule}
-    print("; ".join(f"best by {name}: k = {k}, NMI {found[k]['nmi']:.3f}" for name, k in by.items()), flush=True)
-    return {name: {"k": k, "nmi": found[k]["nmi"]} for name, k in by.items()}
+    chosen = {name: {"k": k, "nmi": found[k]["nmi"]} for name, k in by.items()}
+    fits = [fit_clusters(features, ClusterSpec(), seed).places for seed in range(n_seeds)]
+    chosen["auto"] = {
+        "k": [int(places.max()) + 1 for places in fits],
+        "nmi": float(np.mean([normalized_mutual_info_score(known.family, places) for places in fits])),
+    }
+    print("; ".join(f"by {name}: k = {row['k']}, NMI {row['nmi']:.3f}" for name, row in chosen.items()), flush=True)
+    return chosen
 
 
 def state_of(features: ReadFeatures, seed: int, parent: Centroids | None) -> State:
@@ -272,20 +284,22 @@ def refresh(known: Known, rows: Rows) -> dict[str, Any]:
     features = ReadFeatures(rows.features, rows.n_latents)
     everyone = np.arange(len(known.texts))
     first_family = sorted(set(known.families))[0]
+    half = np.random.default_rng(0).permutation(everyone)[: len(everyone) // 2]
     cases = {
-        "a twentieth more": everyone[everyone % 20 != 0],
-        "a family more": np.flatnonzero(np.array(known.families) != first_family),
+        "a twentieth more": (everyone[everyone % 20 != 0], everyone),
+        "other prompts of the same kinds": (np.sort(half), np.setdiff1d(everyone, half)),
+        "a family more": (np.flatnonzero(np.array(known.families) != first_family), everyone),
     }
     found: dict[str, Any] = {}
-    for name, kept in cases.items():
-        parent = state_of(features.some(kept), 0, None)
+    for name, (before, after) in cases.items():
+        parent = state_of(features.some(before), 0, None)
         for start, inherited in (("parent", parent.centroids), ("fresh", None)):
-            child = state_of(features, 1, inherited)
+            child = state_of(features.some(after), 1, inherited)
             drift = version_drift(parent, child, cluster_drift(parent, child), DriftSpec())
             values = dict(drift.select("measure", "value").iter_rows())
             drifted = drift.filter(verdict="drifted")["measure"].to_list()
             found[f"{name}, {start}"] = values | {"drifted": drifted}
-            said = ", ".join(f"{measure} {value:.3f}" for measure, value in values.items())
+            said = ", ".join(f"{measure} {value:.3f}" for measure, value in values.items() if value is not None)
             print(f"{name}, start {start}: {said}; beyond its limit: {', '.join(drifted) or 'none'}", flush=True)
     return found
 
@@ -313,7 +327,7 @@ def main() -> None:
         if arguments.only_read:
             continue
         results[known.name] = compare(known, rows, arguments.seeds) | {
-            "choice_of_k": choose(known, rows),
+            "choice_of_k": choose(known, rows, arguments.seeds),
             "refresh": refresh(known, rows),
             "explained_variance": facts["layers"]["15"]["explained_variance"],
         }

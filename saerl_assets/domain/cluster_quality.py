@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import polars as pl
 
-from saerl_assets.domain.clusters import SEED_ROWS_PER_CLUSTER, Clustering, active_rows, sampled_rows, unit_rows
+from saerl_assets.domain.clusters import (
+    SEED_ROWS_PER_CLUSTER,
+    SILHOUETTE_ROWS,
+    Clustering,
+    active_rows,
+    sampled_rows,
+    unit_rows,
+)
 from saerl_assets.domain.seeds import derive_seed
-from saerl_assets.domain.spherical_kmeans import add_far_rows, nearest, refine
+from saerl_assets.domain.spherical_kmeans import add_far_rows, nearest, refine, silhouette
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,9 +34,6 @@ N_RESEEDS = 3
 
 MAX_STABILITY_ROWS = 4_096
 """Prompts that those fits are made on at most."""
-
-SILHOUETTE_ROWS = 2_000
-"""Prompts that the silhouette is measured on; its cost grows with their square."""
 
 TINY_FRACTION = 0.1
 """A cluster of fewer prompts than this share of the mean size is tiny."""
@@ -98,7 +102,7 @@ def measure_clusters(clustering: Clustering, features: FeatureSet, spec: Cluster
         places, _ = nearest(units, clustering.centroids.directions)
         values["stability"] = (_stability(units, places, k, seed), units.shape[0])
         near = units[:SILHOUETTE_ROWS]
-        values["silhouette"] = (_silhouette(near, places[:SILHOUETTE_ROWS]), near.shape[0])
+        values["silhouette"] = (silhouette(near, places[:SILHOUETTE_ROWS]), near.shape[0])
     return pl.DataFrame([_row(measure, *values[measure.name]) for measure in MEASURES], schema=QUALITY_SCHEMA)
 
 
@@ -114,17 +118,6 @@ def _stability(units: FloatMatrix, places: NDArray[np.int32], k: int, seed: int)
         other, _ = nearest(units, refine(units, add_far_rows(units, None, k, rng))[0])
         found.append(float(adjusted_rand_score(places, other)))
     return float(np.mean(found))
-
-
-def _silhouette(units: FloatMatrix, places: NDArray[np.int32]) -> float | None:
-    """Mean silhouette by cosine distance (Rousseeuw, J. Comput. Appl. Math. 20, 1987); None for one cluster."""
-    from sklearn.metrics import silhouette_score
-
-    if not 2 <= len(np.unique(places)) < len(places):
-        return None
-    distances = np.clip(1 - (units @ units.T).toarray().astype(np.float64), 0.0, 2.0)
-    np.fill_diagonal(distances, 0.0)
-    return float(silhouette_score(distances, places, metric="precomputed"))
 
 
 def _row(measure: _Measure, value: float | None, n_prompts: int) -> dict[str, object]:

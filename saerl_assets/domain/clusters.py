@@ -8,7 +8,7 @@ clustering is (cluster_quality), how it differs from the parent's (drift), batch
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,7 @@ from scipy import sparse
 
 from saerl_assets.domain.features import require_finite
 from saerl_assets.domain.folds import hash_fractions
-from saerl_assets.domain.spherical_kmeans import add_far_rows, best_start, nearest, refine
+from saerl_assets.domain.spherical_kmeans import add_far_rows, best_start, nearest, refine, silhouette
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +41,15 @@ SEED_ROWS_PER_CLUSTER = 50
 
 MAX_AUTO = 256
 """`auto` looks for so many clusters at most, so that time is linear in the prompts where there are many."""
+
+SILHOUETTE_ROWS = 2_000
+"""Prompts that a silhouette is measured on; its cost grows with their square."""
+
+N_CHOICE_STARTS = 3
+"""Starts for each number of clusters that `auto` tries."""
+
+MIN_SILHOUETTE_GAIN = 0.01
+"""A child has more clusters than its parent only where they raise the silhouette by so much."""
 
 ASSIGNMENTS_SCHEMA = pl.Schema({"prompt_id": pl.String, "cluster_id": pl.UInt32, "similarity": pl.Float64})
 
@@ -74,29 +83,39 @@ class Clustering:
     """[n_iterations] mean cosine distance of the fitted prompts to the nearest centroid; never rises."""
 
 
-def choose_k(k: int | Literal["auto"], n_prompts: int, n_inherited: int = 0) -> int:
-    """The number of clusters to look for, never more than prompts.
+def candidates(k: int | str, n_prompts: int, n_inherited: int = 0) -> list[int]:
+    """The numbers of clusters that come into question, ascending, never more than prompts.
 
     Args:
-        k: The number itself, or `auto`: the square root of half the number of prompts (a rule of thumb
-            of Mardia, Kent and Bibby, Multivariate Analysis, 1979), between 2 and 256, and never fewer than
-            are inherited.
+        k: The number itself, or `auto`: seven numbers around the square root of half the number of prompts (a rule of
+            thumb of Mardia, Kent and Bibby, Multivariate Analysis, 1979), from a quarter of it to twice as many,
+            between 2 and `MAX_AUTO`; for a version that continues another, as many clusters as that has, or up to
+            eight more.
         n_prompts: Number of prompts.
         n_inherited: Clusters of the version that this one continues.
     """
-    wanted = max(min(max(round((n_prompts / 2) ** 0.5), 2), MAX_AUTO), n_inherited) if k == "auto" else k
-    return min(wanted, n_prompts)
+    if k != "auto":
+        wanted = [int(k)]
+    elif n_inherited:
+        wanted = [n_inherited + more for more in (0, 1, 2, 4, 8)]
+    else:
+        rule = (n_prompts / 2) ** 0.5
+        wanted = [min(max(round(rule * 2 ** (step / 2)), 2), MAX_AUTO) for step in range(-4, 3)]
+    return sorted({min(number, max(n_prompts, 1)) for number in wanted})
 
 
 def fit_clusters(features: FeatureSet, spec: ClusterSpec, seed: int, parent: Centroids | None = None) -> Clustering:
     """Groups prompts by spherical k-means on their weighted features.
 
     Centroids are fitted to a sample by the hash of the prompt; then all prompts are assigned block by block, so that
-    memory does not grow with their number. Without a parent the fit starts anew, and clusters are numbered from the
-    largest to the smallest, of equal ones that with the first prompt first. With one it starts from the parent's
-    centroids under the parent's feature weights: cluster i of this version is what has become of cluster i of the
-    parent's. More clusters than the parent's are started far from all of these and get ids that were never used before;
-    fewer keep those with the most prompts. A parent's cluster without prompts is gone, and so is its id.
+    memory does not grow with their number. Where `k` is `auto`, several numbers of clusters are tried on
+    `SILHOUETTE_ROWS` of the sample, and the one with the largest silhouette is taken.
+
+    Without a parent the fit starts anew, and clusters are numbered from the largest to the smallest, of equal ones that
+    with the first prompt first. With one it starts from the parent's centroids under the parent's feature weights:
+    cluster i of this version is what has become of cluster i of the parent's. More clusters than the parent's are
+    started far from all of these and get ids that were never used before; fewer keep those with the most prompts. A
+    parent's cluster without prompts is gone, and so is its id.
 
     A cluster of fewer than `min_prompts` prompts is dissolved: they go to the nearest of the others (all to the largest
     if all are as small). Where fewer than k prompts differ, there are fewer clusters. A prompt without active features
@@ -113,12 +132,13 @@ def fit_clusters(features: FeatureSet, spec: ClusterSpec, seed: int, parent: Cen
     """
     if parent is not None and not parent.directions.any():
         parent = None  # of prompts without features; there is nothing to continue
-    k = choose_k(spec.k, len(features.prompt_ids), len(parent.ids) if parent else 0)
-    pooled = sampled_rows(features, spec, min(FIT_ROWS_PER_CLUSTER * k, MAX_FIT_ROWS), seed)
+    numbers = candidates(spec.k, len(features.prompt_ids), len(parent.ids) if parent else 0)
+    pooled = sampled_rows(features, spec, min(FIT_ROWS_PER_CLUSTER * max(numbers), MAX_FIT_ROWS), seed)
     weights = feature_weights(pooled, spec.weighting) if parent is None else parent.weights
     units = active_rows(unit_rows(pooled, spec.weighting, weights))
     del pooled
     rng = np.random.default_rng(seed)
+    k = _best_number(units[:SILHOUETTE_ROWS], numbers, rng, parent)
     directions, inherited = _start(units, k, rng, parent)
     directions, distances = refine(units, directions, n_inherited=len(inherited)) if units.shape[0] else _no_fit(units)
     places, similarity, n_active = _assign(features, spec, weights, directions)
@@ -190,6 +210,28 @@ def active_rows(units: FloatMatrix) -> FloatMatrix:
     return units[np.diff(units.indptr) > 0]
 
 
+def _best_number(units: FloatMatrix, numbers: list[int], rng: np.random.Generator, parent: Centroids | None) -> int:
+    """The number of clusters of the largest silhouette, of equal ones the smallest; a parent's where none is better."""
+    if len(numbers) == 1 or units.shape[0] == 0:
+        return numbers[0]
+    if parent is not None:
+        found = [_silhouette_of(units, parent.directions, number, rng) for number in numbers]
+        better = max(found) > found[0] + MIN_SILHOUETTE_GAIN
+        return numbers[int(np.argmax(found))] if better else numbers[0]
+    found = [_silhouette_of(units, None, number, rng) for number in numbers]
+    return numbers[int(np.argmax(found))]
+
+
+def _silhouette_of(units: FloatMatrix, given: Floats | None, k: int, rng: np.random.Generator) -> float:
+    """The largest of a few fits; the worst there is where nothing can be compared."""
+    n_inherited = 0 if given is None else len(given)
+    found = []
+    for _ in range(N_CHOICE_STARTS if n_inherited < k else 1):
+        directions, _ = refine(units, add_far_rows(units, given, k, rng), n_inherited=n_inherited)
+        found.append(silhouette(units, nearest(units, directions)[0]))
+    return max((value for value in found if value is not None), default=-1.0)
+
+
 def _start(units: FloatMatrix, k: int, rng: np.random.Generator, parent: Centroids | None) -> tuple[Floats, Integers]:
     """Centroids to start from, the inherited ones first, and the ids of those."""
     if units.shape[0] == 0:
@@ -201,7 +243,7 @@ def _start(units: FloatMatrix, k: int, rng: np.random.Generator, parent: Centroi
         sizes = np.bincount(nearest(units, directions)[0], minlength=len(ids))
         kept = np.sort(np.argsort(-sizes, kind="stable")[:k])
         ids, directions = ids[kept], directions[kept]
-    return add_far_rows(units, directions, k, rng), ids
+    return best_start(units[: SEED_ROWS_PER_CLUSTER * k], k, rng, directions), ids
 
 
 def _no_fit(units: FloatMatrix) -> tuple[Floats, Doubles]:

@@ -40,18 +40,23 @@ BLOCK_ROWS = 4096
 """Rows compared with all centroids at once; bounds the memory."""
 
 
-def best_start(units: FloatMatrix, k: int, rng: np.random.Generator) -> Floats:
+def best_start(units: FloatMatrix, k: int, rng: np.random.Generator, given: Floats | None = None) -> Floats:
     """Of several starts the one that ends nearest to its rows, refined on them; the first of equal ones.
 
     Args:
         units: float32 [n_rows, n_features], rows of length 1, at least one.
         k: Centroids that are wanted.
         rng: Where the first rows are drawn from.
+        given: float32 [m, n_features], inherited centroids to start from; they stay the first ones.
 
     Returns:
         float32 [<= k, n_features] of length 1; fewer where fewer rows differ.
     """
-    starts = [refine(units, add_far_rows(units, None, k, rng)) for _ in range(N_STARTS)]
+    n_inherited = 0 if given is None else len(given)
+    starts = [
+        refine(units, add_far_rows(units, given, k, rng), n_inherited=n_inherited)
+        for _ in range(N_STARTS if n_inherited < k else 1)
+    ]
     return min(starts, key=lambda start: float(start[1][-1]))[0]
 
 
@@ -132,6 +137,25 @@ def nearest(units: FloatMatrix, centroids: Floats) -> tuple[Labels, Doubles]:
         places[start : start + BLOCK_ROWS] = best
         similarity[start : start + BLOCK_ROWS] = cosines[np.arange(len(best)), best]
     return places, np.clip(similarity, -1.0, 1.0)
+
+
+def silhouette(units: FloatMatrix, places: Labels) -> float | None:
+    """Mean silhouette by cosine distance (Rousseeuw, J. Comput. Appl. Math. 20, 1987).
+
+    Args:
+        units: float32 [n_rows, n_features], rows of length 1; time and memory grow with their square.
+        places: int32 [n_rows], the cluster of each.
+
+    Returns:
+        In [-1, 1]; None where all are in one cluster, or each in one of its own.
+    """
+    from sklearn.metrics import silhouette_score
+
+    if not 2 <= len(np.unique(places)) < len(places):
+        return None
+    distances = np.clip(1 - (units @ units.T).toarray().astype(np.float64), 0.0, 2.0)
+    np.fill_diagonal(distances, 0.0)
+    return float(silhouette_score(distances, places, metric="precomputed"))
 
 
 def summed_changes(units: FloatMatrix, before: Labels, after: Labels, k: int) -> Doubles:

@@ -12,7 +12,7 @@ from saerl_assets_tests.domain.feature_sets import feature_set, planted_rows
 from saerl_assets_tests.domain.table_shapes import assert_is_table
 from saerl_assets_tests.domain.test_clusters import planted
 
-PLAIN = ClusterSpec(k=4, weighting="none")
+PLAIN = ClusterSpec(k=4, pooling="max", weighting="none")
 
 
 def measured(rows: np.ndarray, spec: ClusterSpec = PLAIN) -> tuple[pl.DataFrame, dict[str, float | None]]:

@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.metrics import normalized_mutual_info_score
 
 from saerl_assets.domain import clusters
-from saerl_assets.domain.clusters import MAX_AUTO, Centroids, Clustering, assignment_frame, choose_k, fit_clusters
+from saerl_assets.domain.clusters import MAX_AUTO, Centroids, Clustering, assignment_frame, candidates, fit_clusters
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.features import ENTRY_COLUMNS, EntryColumn, FeatureRows, pool
 from saerl_assets.domain.folds import hash_fractions
@@ -68,23 +68,44 @@ def agreement(one: NDArray[np.integer], other: NDArray[np.integer]) -> float:
 @pytest.mark.parametrize(
     ("k", "n_prompts", "n_inherited", "expected"),
     [
-        ("auto", 1, 0, 1),
-        ("auto", 2, 0, 2),
-        ("auto", 7, 0, 2),
-        ("auto", 2000, 0, 32),
-        ("auto", 10_000_000, 0, MAX_AUTO),
-        ("auto", 2000, 40, 40),
-        ("auto", 2000, 20, 32),
-        ("auto", 10_000_000, 400, 400),
-        ("auto", 10, 40, 10),
-        (5, 3, 0, 3),
-        (5, 100, 0, 5),
-        (5, 100, 9, 5),
-        (1, 100, 0, 1),
+        ("auto", 1, 0, [1]),
+        ("auto", 2, 0, [2]),
+        ("auto", 8, 0, [2, 3, 4]),
+        ("auto", 2000, 0, [8, 11, 16, 22, 32, 45, 63]),
+        ("auto", 10_000_000, 0, [MAX_AUTO]),
+        ("auto", 2000, 20, [20, 21, 22, 24, 28]),
+        ("auto", 10_000_000, 400, [400, 401, 402, 404, 408]),
+        ("auto", 10, 40, [10]),
+        (5, 3, 0, [3]),
+        (5, 100, 0, [5]),
+        (5, 100, 9, [5]),
+        (1, 100, 0, [1]),
+        (3, 0, 0, [1]),
     ],
 )
-def test_the_number_of_clusters(k: int | Literal["auto"], n_prompts: int, n_inherited: int, expected: int) -> None:
-    assert choose_k(k, n_prompts, n_inherited) == expected
+def test_the_numbers_of_clusters_that_come_into_question(
+    k: int | Literal["auto"], n_prompts: int, n_inherited: int, expected: list[int]
+) -> None:
+    assert candidates(k, n_prompts, n_inherited) == expected
+
+
+@pytest.mark.parametrize("n_groups", [6, 9, 17])
+def test_auto_finds_about_as_many_clusters_as_there_are_groups(n_groups: int) -> None:
+    matrix, groups = planted(n_groups, 600, seed=1)
+    found = fit(matrix, ClusterSpec())
+    assert len(found.centroids.ids) in range(n_groups - 2, n_groups + 3)
+    assert agreement(groups, found.places) > 0.9
+
+
+def test_a_child_gets_another_cluster_only_for_another_kind_of_prompt() -> None:
+    matrix, groups = planted(7, 700, seed=2)
+    few = np.flatnonzero(groups < 6)
+    parent = fit(matrix[few[:-60]], ClusterSpec(k=6))
+    same = fit(matrix[few], ClusterSpec(), 0, parent.centroids)
+    more = fit(matrix, ClusterSpec(), 0, parent.centroids)
+    assert same.centroids.ids.tolist() == [0, 1, 2, 3, 4, 5]
+    assert more.centroids.ids.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert ((more.centroids.ids[more.places] == 6) == (groups == 6)).mean() > 0.95
 
 
 @settings(deadline=None)
@@ -116,7 +137,7 @@ def test_any_rows_make_a_valid_clustering(
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_each_prompt_is_with_the_centroid_that_it_is_most_similar_to(weighting: Weighting) -> None:
     matrix, _ = planted(4, 200, seed=0)
-    found = fit(matrix, ClusterSpec(k=6, weighting=weighting))
+    found = fit(matrix, ClusterSpec(k=6, pooling="max", weighting=weighting))
     rows = np.sqrt(matrix.toarray()) if weighting.startswith("sqrt") else matrix.toarray()
     rows = rows * found.centroids.weights
     cosines = rows @ found.centroids.directions.T / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -129,14 +150,14 @@ def test_each_prompt_is_with_the_centroid_that_it_is_most_similar_to(weighting: 
 @pytest.mark.parametrize("seed", range(3))
 def test_planted_groups_are_found(weighting: Weighting, seed: int) -> None:
     matrix, groups = planted(8, 600, seed=1)
-    assert agreement(groups, fit(matrix, ClusterSpec(k=8, weighting=weighting), seed).places) > 0.95
+    assert agreement(groups, fit(matrix, ClusterSpec(k=8, pooling="max", weighting=weighting), seed).places) > 0.95
 
 
 def test_features_that_fire_everywhere_do_not_hide_the_groups_from_idf() -> None:
     matrix, groups = planted(5, 300, seed=2)
     rows = np.hstack([matrix.toarray(), 100 * np.random.default_rng(0).random((300, 3))])
-    assert agreement(groups, fit(rows, ClusterSpec(k=5, weighting="idf")).places) > 0.9
-    assert agreement(groups, fit(rows, ClusterSpec(k=5, weighting="none")).places) < 0.5
+    assert agreement(groups, fit(rows, ClusterSpec(k=5, pooling="max", weighting="idf")).places) > 0.9
+    assert agreement(groups, fit(rows, ClusterSpec(k=5, pooling="max", weighting="none")).places) < 0.5
 
 
 @settings(deadline=None, max_examples=25)
@@ -218,9 +239,9 @@ def test_equal_rows_make_one_cluster_however_many_are_asked_for() -> None:
 
 def test_a_tiny_cluster_is_dissolved_into_the_nearest_of_the_others() -> None:
     rows = np.array([[1, 0, 0]] * 6 + [[0, 1, 0]] * 5 + [[0, 0.6, 0.8]], dtype=np.float32)
-    kept = fit(rows, ClusterSpec(k=3, weighting="none", min_prompts=1))
+    kept = fit(rows, ClusterSpec(k=3, pooling="max", weighting="none", min_prompts=1))
     assert kept.places.tolist() == [0] * 6 + [1] * 5 + [2]
-    dissolved = fit(rows, ClusterSpec(k=3, weighting="none", min_prompts=2))
+    dissolved = fit(rows, ClusterSpec(k=3, pooling="max", weighting="none", min_prompts=2))
     assert dissolved.places.tolist() == [0] * 6 + [1] * 6
     assert dissolved.similarity[-1] == pytest.approx(0.6)
     assert dissolved.n_active.tolist() == [[6, 0, 0], [0, 6, 1]]
@@ -235,7 +256,7 @@ def test_the_input_is_left_as_it_was() -> None:
 
 def test_an_undefined_activation_is_refused() -> None:
     with pytest.raises(SaerlError, match="no finite numbers"):
-        fit(np.array([[1.0, np.nan]]), ClusterSpec())
+        fit(np.array([[1.0, np.nan]]), ClusterSpec(pooling="max"))
 
 
 def test_an_undefined_activation_of_a_prompt_that_is_not_fitted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +265,7 @@ def test_an_undefined_activation_of_a_prompt_that_is_not_fitted_is_refused(monke
     fractions = hash_fractions(make_prompt_ids(60), seed=0, purpose="clusters")
     rows[np.argmax(fractions), 3] = np.inf
     with pytest.raises(SaerlError, match=f"the first in row {np.argmax(fractions)} "):
-        fit(rows, ClusterSpec(k=3))
+        fit(rows, ClusterSpec(k=3, pooling="max"))
 
 
 def test_assignments_fit_their_table() -> None:
@@ -288,7 +309,7 @@ def test_a_kind_of_prompt_that_is_gone_leaves_its_id_unused_for_ever() -> None:
     without = matrix[np.flatnonzero(groups != largest)]
     child = fit(without, ClusterSpec(k=6), 0, parent.centroids)
     gone = sorted(set(range(6)) - set(child.centroids.ids.tolist()))
-    grandchild = fit(without, ClusterSpec(k=8), 0, child.centroids)
+    grandchild = fit(without, ClusterSpec(k=8, min_prompts=1), 0, child.centroids)
     assert gone == [0], "the others are as before"
     assert child.centroids.next_id == 6
     assert not set(gone) & set(grandchild.centroids.ids.tolist())

@@ -230,7 +230,7 @@ def tiny_spec(key: str = KEY, /, **changes: object) -> dict[str, object]:
         "reader": {"model": "path:model", "layers": [1], "max_tokens": MAX_TOKENS},
         "sae": {"source": ["path:sae"]},
         "clusters": {"k": 5},
-        "difficulty": {"min_labels": 20},
+        "difficulty": {"min_labels": 20, "with_length": True},
         "quality": {"min_labels": 20},
         "batches": {"batch_size": BATCH_SIZE},
     }

@@ -11,7 +11,14 @@ from saerl_assets.assets.rooms import GPU_POOL, OWNERS
 from saerl_assets.storage.schema import tables
 from saerl_assets_tests.assets.graph_snapshot import COMMAND, RECORDED, as_text, asset_graph
 
-READS_A_MODEL = {"control_saes", "prompt_features", "prompt_states", "sae_health", "sae_weights"}
+READS_A_MODEL = {
+    "control_saes",
+    "prompt_features",
+    "prompt_states",
+    "sae_health",
+    "sae_weights",
+    "sentence_embeddings",
+}
 
 
 def test_the_graph_is_the_one_that_was_recorded() -> None:

@@ -123,7 +123,7 @@ def test_difficulty_is_learned_from_the_predictor_that_is_named(
         difficulty=settings,
     )
     found = proxy(copied_home, "named-v1")
-    assert f"Ridge regression on {name}," in found["explanation"]
+    assert f"Ridge regression on {name}" in found["explanation"]
     scores = copied_home.warehouse().rows("difficulty_scores", dataset_version="named-v1")
     assert scores["proxy"].is_finite().all()
 

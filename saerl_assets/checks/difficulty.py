@@ -26,7 +26,7 @@ def every_prompt_scored(difficulty_scores: pl.DataFrame, prompts: pl.DataFrame) 
 
 @dg.asset_check(asset="difficulty_proxy")
 def proxy_beats_length(difficulty_proxy: pl.DataFrame) -> dg.AssetCheckResult:
-    """On labelled prompts that it was not fitted to, the proxy is shown to rank better than the prompt's length does."""
+    """On labelled prompts that it was not fitted to, the proxy is shown to rank better than their length does."""
     held_out = difficulty_proxy.filter(pl.col("rows") == "held_out")
     figures = {
         name: value for name, value in held_out.select("score_name", "spearman").iter_rows() if value is not None

@@ -235,8 +235,8 @@ class DifficultySpec(Section):
     """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
     tokens on which it is active) or `binary` (active at all); several as a list stand side by side."""
     regressor: Literal["elastic_net", "ridge", "best"] = "ridge"
-    """How the proxy is learned: from all features (`ridge`), from few (`elastic_net`, the paper's), or `best`: whichever
-    has the smaller error in an inner cross-validation, which costs both several times."""
+    """How the proxy is learned: from all features (`ridge`), from few (`elastic_net`, the paper's), or `best`: the one
+    that has the smaller error in an inner cross-validation, which costs both several times."""
     with_length: bool = False
     """Learn from the prompt's length as well."""
 
@@ -293,8 +293,9 @@ class EvidenceSpec(Section):
     """Read the prompts with an SAE of random weights too, as a control; it costs one more encoding."""
     min_labels: Annotated[int, Field(ge=20)] = 50
     """A label known for fewer training prompts is not measured."""
-    max_labels: Annotated[int, Field(ge=20)] = 2000
-    """Measure on so many labelled prompts at most, chosen by hash; the cost grows with the cube."""
+    max_labels: Annotated[int, Field(ge=20)] = 2500
+    """Measure on so many labelled prompts at most, chosen by hash, which shows what up to 2,000 labels are worth; the
+    cost grows with the cube."""
     n_bootstrap: Annotated[int, Field(ge=20)] = 300
     """Samples that the intervals come from."""
 

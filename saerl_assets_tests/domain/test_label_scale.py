@@ -21,9 +21,7 @@ def test_scores_come_to_lie_on_the_labels_scale() -> None:
     st.lists(st.tuples(st.integers(-50, 50), st.integers(0, 4)), min_size=2, max_size=40),
     st.lists(st.integers(-200, 200), min_size=2, max_size=20, unique=True),
 )
-def test_the_order_stays_strictly_and_the_labels_range_is_kept(
-    known: list[tuple[int, int]], scores: list[int]
-) -> None:
+def test_the_order_stays_strictly_and_the_labels_range_is_kept(known: list[tuple[int, int]], scores: list[int]) -> None:
     score, label = np.array(known, dtype=float).T
     scale = LabelScale.fit(score, label)
     found = scale.apply(np.sort(np.array(scores, dtype=float)))

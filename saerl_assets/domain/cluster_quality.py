@@ -21,7 +21,7 @@ from saerl_assets.domain.clusters import (
     unit_rows,
 )
 from saerl_assets.domain.seeds import derive_seed
-from saerl_assets.domain.spherical_kmeans import add_far_rows, nearest, refine, silhouette
+from saerl_assets.domain.spherical_kmeans import cosine_distances, fit_from, nearest, silhouette
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def measure_clusters(clustering: Clustering, features: FeatureSet, spec: Cluster
         places, _ = nearest(units, clustering.centroids.directions)
         values["stability"] = (_stability(units, places, k, seed), units.shape[0])
         near = units[:SILHOUETTE_ROWS]
-        values["silhouette"] = (silhouette(near, places[:SILHOUETTE_ROWS]), near.shape[0])
+        values["silhouette"] = (silhouette(cosine_distances(near), places[:SILHOUETTE_ROWS]), near.shape[0])
     return pl.DataFrame([_row(measure, *values[measure.name]) for measure in MEASURES], schema=QUALITY_SCHEMA)
 
 
@@ -115,7 +115,7 @@ def _stability(units: FloatMatrix, places: NDArray[np.int32], k: int, seed: int)
     found = []
     for reseed in range(N_RESEEDS):
         rng = np.random.default_rng(derive_seed(seed, "stability", reseed))
-        other, _ = nearest(units, refine(units, add_far_rows(units, None, k, rng))[0])
+        other, _ = nearest(units, fit_from(units, None, k, rng)[0])
         found.append(float(adjusted_rand_score(places, other)))
     return float(np.mean(found))
 

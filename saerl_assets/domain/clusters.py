@@ -16,7 +16,7 @@ from scipy import sparse
 
 from saerl_assets.domain.features import require_finite
 from saerl_assets.domain.folds import hash_fractions
-from saerl_assets.domain.spherical_kmeans import add_far_rows, best_start, nearest, refine, silhouette
+from saerl_assets.domain.spherical_kmeans import best_start, cosine_distances, fit_from, nearest, refine, silhouette
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,8 +48,14 @@ SILHOUETTE_ROWS = 2_000
 N_CHOICE_STARTS = 3
 """Starts for each number of clusters that `auto` tries."""
 
+ADDED = (1, 2, 4, 8)
+"""Clusters that `auto` tries to add at once to those that there are."""
+
+MAX_ADDITIONS = 3
+"""How often it does."""
+
 MIN_SILHOUETTE_GAIN = 0.01
-"""A child has more clusters than its parent only where they raise the silhouette by so much."""
+"""Clusters are added only where they raise the silhouette by so much."""
 
 ASSIGNMENTS_SCHEMA = pl.Schema({"prompt_id": pl.String, "cluster_id": pl.UInt32, "similarity": pl.Float64})
 
@@ -84,20 +90,19 @@ class Clustering:
 
 
 def candidates(k: int | str, n_prompts: int, n_inherited: int = 0) -> list[int]:
-    """The numbers of clusters that come into question, ascending, never more than prompts.
+    """The numbers of clusters to start with that come into question, ascending, never more than prompts.
 
     Args:
         k: The number itself, or `auto`: seven numbers around the square root of half the number of prompts (a rule of
             thumb of Mardia, Kent and Bibby, Multivariate Analysis, 1979), from a quarter of it to twice as many,
-            between 2 and `MAX_AUTO`; for a version that continues another, as many clusters as that has, or up to
-            eight more.
+            between 2 and `MAX_AUTO`; for a version that continues another, as many clusters as that has.
         n_prompts: Number of prompts.
         n_inherited: Clusters of the version that this one continues.
     """
     if k != "auto":
         wanted = [int(k)]
     elif n_inherited:
-        wanted = [n_inherited + more for more in (0, 1, 2, 4, 8)]
+        wanted = [n_inherited]
     else:
         rule = (n_prompts / 2) ** 0.5
         wanted = [min(max(round(rule * 2 ** (step / 2)), 2), MAX_AUTO) for step in range(-4, 3)]
@@ -109,7 +114,9 @@ def fit_clusters(features: FeatureSet, spec: ClusterSpec, seed: int, parent: Cen
 
     Centroids are fitted to a sample by the hash of the prompt; then all prompts are assigned block by block, so that
     memory does not grow with their number. Where `k` is `auto`, several numbers of clusters are tried on
-    `SILHOUETTE_ROWS` of the sample, and the one with the largest silhouette is taken.
+    `SILHOUETTE_ROWS` of the sample, and the one with the largest silhouette is taken; then clusters are added as long
+    as that raises it. A child does the second alone, so that prompts of the parent's kinds leave it with the parent's
+    clusters, and another kind gets one of its own.
 
     Without a parent the fit starts anew, and clusters are numbered from the largest to the smallest, of equal ones that
     with the first prompt first. With one it starts from the parent's centroids under the parent's feature weights:
@@ -138,9 +145,11 @@ def fit_clusters(features: FeatureSet, spec: ClusterSpec, seed: int, parent: Cen
     units = active_rows(unit_rows(pooled, spec.weighting, weights))
     del pooled
     rng = np.random.default_rng(seed)
-    k = _best_number(units[:SILHOUETTE_ROWS], numbers, rng, parent)
-    directions, inherited = _start(units, k, rng, parent)
-    directions, distances = refine(units, directions, n_inherited=len(inherited)) if units.shape[0] else _no_fit(units)
+    if units.shape[0]:
+        directions, distances, inherited = _fit(units, numbers, rng, parent, is_auto=spec.k == "auto")
+    else:  # not one sampled prompt has an active feature
+        directions, distances = np.zeros((1, units.shape[1]), dtype=np.float32), np.zeros(0)
+        inherited = np.zeros(0, dtype=np.int64)
     places, similarity, n_active = _assign(features, spec, weights, directions)
     places = _dissolve_tiny(features, spec, weights, directions, places, similarity, n_active)
     order, ids, next_id = _name(places, inherited, parent.next_id if parent else 0, len(directions))
@@ -210,32 +219,49 @@ def active_rows(units: FloatMatrix) -> FloatMatrix:
     return units[np.diff(units.indptr) > 0]
 
 
-def _best_number(units: FloatMatrix, numbers: list[int], rng: np.random.Generator, parent: Centroids | None) -> int:
-    """The number of clusters of the largest silhouette, of equal ones the smallest; a parent's where none is better."""
-    if len(numbers) == 1 or units.shape[0] == 0:
-        return numbers[0]
-    if parent is not None:
-        found = [_silhouette_of(units, parent.directions, number, rng) for number in numbers]
-        better = max(found) > found[0] + MIN_SILHOUETTE_GAIN
-        return numbers[int(np.argmax(found))] if better else numbers[0]
-    found = [_silhouette_of(units, None, number, rng) for number in numbers]
-    return numbers[int(np.argmax(found))]
+class _Choice:
+    """How far apart clusters of a few rows are, for one number of clusters or another."""
+
+    def __init__(self, units: FloatMatrix, rng: np.random.Generator) -> None:
+        self._near, self._rng = units[:SILHOUETTE_ROWS], rng
+        self._distances = cosine_distances(self._near)
+
+    def silhouette(self, start: Floats) -> float:
+        """Of a fit from these centroids; the worst there is where nothing can be compared."""
+        directions, _ = refine(self._near, start, n_inherited=len(start))
+        found = silhouette(self._distances, nearest(self._near, directions)[0])
+        return -1.0 if found is None else found
+
+    def best(self, numbers: list[int], given: Floats | None = None) -> tuple[int, float]:
+        """The number of the largest silhouette over a few fits, of equal ones the smallest, and that silhouette."""
+        found = [
+            max(self.silhouette(fit_from(self._near, given, k, self._rng)[0]) for _ in range(N_CHOICE_STARTS))
+            for k in numbers
+        ]
+        best = int(np.argmax(found))
+        return numbers[best], found[best]
 
 
-def _silhouette_of(units: FloatMatrix, given: Floats | None, k: int, rng: np.random.Generator) -> float:
-    """The largest of a few fits; the worst there is where nothing can be compared."""
-    n_inherited = 0 if given is None else len(given)
-    found = []
-    for _ in range(N_CHOICE_STARTS if n_inherited < k else 1):
-        directions, _ = refine(units, add_far_rows(units, given, k, rng), n_inherited=n_inherited)
-        found.append(silhouette(units, nearest(units, directions)[0]))
-    return max((value for value in found if value is not None), default=-1.0)
+def _fit(
+    units: FloatMatrix, numbers: list[int], rng: np.random.Generator, parent: Centroids | None, *, is_auto: bool
+) -> tuple[Floats, Doubles, Integers]:
+    """Centroids, the inherited ones first; the mean distances of the last refinement; the ids of the inherited."""
+    choice = _Choice(units, rng) if is_auto and units.shape[0] > 2 else None
+    k = choice.best(numbers)[0] if choice and len(numbers) > 1 else numbers[0]
+    start, inherited = _start(units, k, rng, parent)
+    for _ in range(MAX_ADDITIONS):
+        if choice is None:
+            break
+        k, found = choice.best([len(start) + more for more in ADDED], start)
+        if found <= choice.silhouette(start) + MIN_SILHOUETTE_GAIN:
+            break
+        start = best_start(units[: SEED_ROWS_PER_CLUSTER * k], k, rng, start)
+    directions, distances = refine(units, start, n_inherited=len(inherited))
+    return directions, distances, inherited
 
 
 def _start(units: FloatMatrix, k: int, rng: np.random.Generator, parent: Centroids | None) -> tuple[Floats, Integers]:
     """Centroids to start from, the inherited ones first, and the ids of those."""
-    if units.shape[0] == 0:
-        return np.zeros((0, units.shape[1]), dtype=np.float32), np.zeros(0, dtype=np.int64)
     if parent is None:
         return best_start(units[: SEED_ROWS_PER_CLUSTER * k], k, rng), np.zeros(0, dtype=np.int64)
     ids, directions = parent.ids, parent.directions
@@ -244,11 +270,6 @@ def _start(units: FloatMatrix, k: int, rng: np.random.Generator, parent: Centroi
         kept = np.sort(np.argsort(-sizes, kind="stable")[:k])
         ids, directions = ids[kept], directions[kept]
     return best_start(units[: SEED_ROWS_PER_CLUSTER * k], k, rng, directions), ids
-
-
-def _no_fit(units: FloatMatrix) -> tuple[Floats, Doubles]:
-    """One centroid of zeros, where not one sampled prompt has an active feature."""
-    return np.zeros((1, units.shape[1]), dtype=np.float32), np.zeros(0)
 
 
 def _assign(

@@ -182,8 +182,8 @@ class ClusterSpec(Section):
 
     k: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of clusters; `"auto"` tries seven numbers from a quarter to twice the square root of half the number of
-    prompts, between 2 and 256, and takes the one whose clusters are farthest apart (by silhouette, on 2,000 prompts). A
-    version that continues its parent has the parent's clusters, and more only where these are farther apart."""
+    prompts, between 2 and 256, takes the one whose clusters are farthest apart (by silhouette, on 2,000 prompts), and
+    adds more as long as that gains. A version that continues its parent starts with the parent's clusters."""
     min_prompts: Annotated[int, Field(ge=1)] = 2
     """A cluster of fewer prompts is dissolved: they go to the nearest of the others."""
     pooling: Pooling = "binary"

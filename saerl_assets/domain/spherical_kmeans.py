@@ -52,12 +52,23 @@ def best_start(units: FloatMatrix, k: int, rng: np.random.Generator, given: Floa
     Returns:
         float32 [<= k, n_features] of length 1; fewer where fewer rows differ.
     """
-    n_inherited = 0 if given is None else len(given)
-    starts = [
-        refine(units, add_far_rows(units, given, k, rng), n_inherited=n_inherited)
-        for _ in range(N_STARTS if n_inherited < k else 1)
-    ]
+    if given is not None and len(given) >= k:
+        return given
+    starts = [fit_from(units, given, k, rng) for _ in range(N_STARTS)]
     return min(starts, key=lambda start: float(start[1][-1]))[0]
+
+
+def fit_from(units: FloatMatrix, given: Floats | None, k: int, rng: np.random.Generator) -> tuple[Floats, Doubles]:
+    """One fit from far rows; what `refine` returns.
+
+    Where there are centroids to start from, the new ones find their place among the rows that are far from those before
+    all move: otherwise one of the given might leave its own rows to a new one, and take its name along.
+    """
+    n_given = 0 if given is None else len(given)
+    start = add_far_rows(units, given, k, rng)
+    if n_given:
+        start, _ = refine(units, start, n_inherited=n_given, are_fixed=True)
+    return refine(units, start, n_inherited=n_given)
 
 
 def add_far_rows(units: FloatMatrix, centroids: Floats | None, k: int, rng: np.random.Generator) -> Floats:
@@ -89,7 +100,9 @@ def add_far_rows(units: FloatMatrix, centroids: Floats | None, k: int, rng: np.r
     return np.concatenate([given, units[chosen].toarray()]).astype(np.float32)
 
 
-def refine(units: FloatMatrix, centroids: Floats, *, n_inherited: int = 0) -> tuple[Floats, Doubles]:
+def refine(
+    units: FloatMatrix, centroids: Floats, *, n_inherited: int = 0, are_fixed: bool = False
+) -> tuple[Floats, Doubles]:
     """Lloyd's iterations until they gain no more.
 
     A centroid that loses all of its rows starts anew at the row farthest from its own centroid. One of the first
@@ -99,6 +112,7 @@ def refine(units: FloatMatrix, centroids: Floats, *, n_inherited: int = 0) -> tu
         units: float32 [n_rows, n_features], rows of length 1.
         centroids: float32 [k, n_features] of length 1.
         n_inherited: How many of them, the first ones, are not to start anew.
+        are_fixed: Whether those stay where they are altogether.
 
     Returns:
         The centroids; float64 [n_iterations], mean cosine distance of the rows to the nearest one after each.
@@ -113,7 +127,8 @@ def refine(units: FloatMatrix, centroids: Floats, *, n_inherited: int = 0) -> tu
             break
         sums += summed_changes(units, before, places, len(centroids))
         before = places
-        centroids = mean_directions(units, sums, places, similarity, centroids, n_inherited=n_inherited)
+        moved = mean_directions(units, sums, places, similarity, centroids, n_inherited=n_inherited)
+        centroids = np.concatenate([centroids[:n_inherited], moved[n_inherited:]]) if are_fixed else moved
     return centroids, np.array(distances)
 
 
@@ -139,12 +154,19 @@ def nearest(units: FloatMatrix, centroids: Floats) -> tuple[Labels, Doubles]:
     return places, np.clip(similarity, -1.0, 1.0)
 
 
-def silhouette(units: FloatMatrix, places: Labels) -> float | None:
-    """Mean silhouette by cosine distance (Rousseeuw, J. Comput. Appl. Math. 20, 1987).
+def cosine_distances(units: FloatMatrix) -> Doubles:
+    """Cosine distance of every row to every other: float64 [n_rows, n_rows]; rows have length 1."""
+    distances = np.clip(1 - (units @ units.T).toarray().astype(np.float64), 0.0, 2.0)
+    np.fill_diagonal(distances, 0.0)
+    return distances
+
+
+def silhouette(distances: Doubles, places: Labels) -> float | None:
+    """Mean silhouette (Rousseeuw, J. Comput. Appl. Math. 20, 1987).
 
     Args:
-        units: float32 [n_rows, n_features], rows of length 1; time and memory grow with their square.
-        places: int32 [n_rows], the cluster of each.
+        distances: float64 [n_rows, n_rows].
+        places: int32 [n_rows], the cluster of each row.
 
     Returns:
         In [-1, 1]; None where all are in one cluster, or each in one of its own.
@@ -153,8 +175,6 @@ def silhouette(units: FloatMatrix, places: Labels) -> float | None:
 
     if not 2 <= len(np.unique(places)) < len(places):
         return None
-    distances = np.clip(1 - (units @ units.T).toarray().astype(np.float64), 0.0, 2.0)
-    np.fill_diagonal(distances, 0.0)
     return float(silhouette_score(distances, places, metric="precomputed"))
 
 

@@ -73,8 +73,8 @@ def agreement(one: NDArray[np.integer], other: NDArray[np.integer]) -> float:
         ("auto", 8, 0, [2, 3, 4]),
         ("auto", 2000, 0, [8, 11, 16, 22, 32, 45, 63]),
         ("auto", 10_000_000, 0, [MAX_AUTO]),
-        ("auto", 2000, 20, [20, 21, 22, 24, 28]),
-        ("auto", 10_000_000, 400, [400, 401, 402, 404, 408]),
+        ("auto", 2000, 20, [20]),
+        ("auto", 10_000_000, 400, [400]),
         ("auto", 10, 40, [10]),
         (5, 3, 0, [3]),
         (5, 100, 0, [5]),
@@ -97,15 +97,18 @@ def test_auto_finds_about_as_many_clusters_as_there_are_groups(n_groups: int) ->
     assert agreement(groups, found.places) > 0.9
 
 
-def test_a_child_gets_another_cluster_only_for_another_kind_of_prompt() -> None:
-    matrix, groups = planted(7, 700, seed=2)
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_child_gets_another_cluster_only_for_another_kind_of_prompt(seed: int) -> None:
+    matrix, groups = planted(7, 700, seed=seed)
     few = np.flatnonzero(groups < 6)
     parent = fit(matrix[few[:-60]], ClusterSpec(k=6))
     same = fit(matrix[few], ClusterSpec(), 0, parent.centroids)
     more = fit(matrix, ClusterSpec(), 0, parent.centroids)
     assert same.centroids.ids.tolist() == [0, 1, 2, 3, 4, 5]
     assert more.centroids.ids.tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert ((more.centroids.ids[more.places] == 6) == (groups == 6)).mean() > 0.95
+    found = more.centroids.ids[more.places]
+    assert ((found == 6) == (groups == 6)).mean() > 0.95
+    assert (found[few] == same.centroids.ids[same.places]).mean() > 0.95, "no cluster takes over another's id"
 
 
 @settings(deadline=None)

@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import tomllib
 from dataclasses import dataclass
@@ -245,7 +246,7 @@ def compare(known: Known, rows: Rows, n_seeds: int) -> dict[str, Any]:
 
 def rule_of_thumb(known: Known) -> int:
     """The square root of half the number of prompts."""
-    return round((len(known.texts) / 2) ** 0.5)
+    return round(math.sqrt(len(known.texts) / 2))
 
 
 def choose(known: Known, rows: Rows, n_seeds: int) -> dict[str, Any]:

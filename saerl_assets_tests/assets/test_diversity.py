@@ -95,7 +95,6 @@ def test_a_child_continues_the_clusters_of_its_parent(grown: TinyWorld, copied_h
 
 FRESH: dict[str, tuple[dict[str, object], str]] = {
     "asked for": ({"clusters": {"start": "fresh"}}, 'clusters.start = "fresh"'),
-    "another pooling": ({"clusters": {"pooling": "mean"}}, "has clusters.pooling = "),
     "another weighting": ({"clusters": {"weighting": "none"}}, "has clusters.weighting = "),
     "another SAE": ({"sae": {"source": ["path:sae"]}, "reader": {"layers": [2]}}, "reads with other encoders"),
 }

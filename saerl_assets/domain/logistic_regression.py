@@ -6,21 +6,20 @@ fitted to, and what is done with its probabilities (quality).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
-from saerl_assets.domain.folds import held_out_parts, tuning_folds
-from saerl_assets.domain.linear_models import LinearModel, choose_penalty, fit_scaling
+from saerl_assets.domain.examples import choose_strength
+from saerl_assets.domain.linear_models import LinearModel, fit_scaling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from saerl_assets.domain.features import FloatMatrix
+    from saerl_assets.domain.examples import Examples
     from saerl_assets.domain.linear_models import DoubleMatrix
 
 LOGIT_VARIANCES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -43,66 +42,38 @@ def log_loss(shares: NDArray[np.float64], logits: NDArray[np.float64]) -> NDArra
     return np.logaddexp(0.0, logits) - shares * logits
 
 
-def fit_logistic(
-    matrix: FloatMatrix,
-    shares: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    fractions: NDArray[np.float64],
-) -> LinearModel:
+def fit_logistic(examples: Examples) -> LinearModel:
     """Minimises the weighted cross-entropy plus |w|^2 / 2C over features of unit variance.
 
-    A prompt with share p and weight n enters as n p correct and n (1 - p) wrong outcomes: the binomial
-    likelihood, the same as two rows of those weights in a two-class regression. C is that of the least loss
-    over inner folds.
+    A prompt with share p and weight n enters as n p correct and n (1 - p) wrong outcomes: the binomial likelihood, the
+    same as two rows of those weights in a two-class regression. C is that of the least loss over inner folds.
 
     Args:
-        matrix: float32 [n, n_features].
-        shares: float64 [n], shares of correct outcomes in [0, 1].
-        weight: float64 [n], mean about 1.
-        fractions: float64 [n], hash fractions of the rows, for the inner folds.
+        examples: What to fit to.
 
     Returns:
         The model of the logit; its penalty is C, scikit-learn's inverse regularisation strength.
     """
-    rows, folds = tuning_folds(fractions)
-    inverse_penalty = _choose(matrix[rows], shares[rows], weight[rows], folds)
-    return next(_path(matrix, shares, weight, [inverse_penalty]))
+    return next(logistic_path(examples, [choose_logistic(examples)]))
 
 
-def _choose(
-    matrix: FloatMatrix, shares: NDArray[np.float64], weight: NDArray[np.float64], folds: NDArray[np.int64]
-) -> float:
-    """C of the least loss over the inner folds; the strongest penalty where there are no two folds."""
-    parts = list(held_out_parts(folds))
-    n_usable = max(int(np.count_nonzero(fit_scaling(matrix).inverse)), 1)
+def choose_logistic(examples: Examples) -> float:
+    """C of the least loss over the inner folds; the strongest penalty where there are no two."""
+    n_usable = max(int(np.count_nonzero(fit_scaling(examples.matrix).inverse)), 1)
     grid = [variance / n_usable for variance in LOGIT_VARIANCES]
-    paths = [_path(matrix[train], shares[train], weight[train], grid) for train, _ in parts]
-    losses = [_LogLoss(matrix[test], shares[test], weight[test]) for _, test in parts]
-    inverse_penalty, _ = choose_penalty(paths, losses)
-    return inverse_penalty if parts else grid[0]
+    return choose_strength(examples, grid, logistic_path, _summed_loss)
 
 
-@dataclass(frozen=True)
-class _LogLoss:
-    """Summed weighted cross-entropy of a model on rows that it has not seen."""
-
-    matrix: FloatMatrix
-    shares: NDArray[np.float64]
-    weight: NDArray[np.float64]
-
-    def __call__(self, model: LinearModel) -> float:
-        return float(np.sum(self.weight * log_loss(self.shares, model.predict(self.matrix))))
+def _summed_loss(model: LinearModel, examples: Examples) -> float:
+    """Weighted cross-entropy on rows that the model has not seen."""
+    return float(np.sum(examples.weight * log_loss(examples.shares, model.predict(examples.matrix))))
 
 
-def _path(
-    matrix: FloatMatrix,
-    shares: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    inverse_penalties: list[float],
-) -> Iterator[LinearModel]:
+def logistic_path(examples: Examples, inverse_penalties: Sequence[float]) -> Iterator[LinearModel]:
     """The model at each C; each fit starts from the one before."""
     from scipy.optimize import minimize
 
+    matrix, shares, weight = examples.matrix, examples.shares, examples.weight
     scaling = fit_scaling(matrix)
     objective = _Objective(scaling.apply(matrix), shares, weight, scaling.centre)
     base = np.clip(np.average(shares, weights=weight), 0.5 / len(shares), 1 - 0.5 / len(shares))

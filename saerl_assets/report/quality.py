@@ -1,7 +1,7 @@
-"""Figures of quality: how well the probe predicts correct outcomes, and what is dropped by it.
+"""Figures of quality: how well the probe predicts correct outcomes, whether its probabilities hold, what is dropped.
 
-Belongs here: `quality_probe` and `quality_scores`. Does not belong here: deferred prompts of a manifest
-(batches.py).
+Belongs here: `quality_probe`, `probe_calibration` and `quality_scores`. Does not belong here: deferred prompts of a
+manifest (batches.py).
 """
 
 from __future__ import annotations
@@ -62,8 +62,38 @@ def figure_quality_probe(metrics: pl.DataFrame, *, min_auroc: float) -> bytes:
         height=1.55 + 0.36 * len(names),
         share_y=True,
     )
-    _draw_auroc(drawn.axes[0], names, finite(measured, "auroc"), min_auroc)
+    _draw_auroc(drawn.axes[0], names, measured, min_auroc)
     _draw_brier(drawn.axes[1], names, measured)
+    return png(drawn)
+
+
+def figure_probe_calibration(curve: pl.DataFrame) -> bytes:
+    """What share of outcomes was correct where the probe predicted which.
+
+    Args:
+        curve: Table `probe_calibration`.
+
+    Returns:
+        PNG bytes.
+    """
+    if curve.is_empty():
+        return message("No calibration curve", "Materialise probe_calibration: it needs outcome labels and features.")
+    curve = curve.sort("probe", "bin")
+    predicted, observed = finite(curve, "predicted"), finite(curve, "observed")
+    low, high = finite(curve, "observed_low"), finite(curve, "observed_high")
+    n_apart = int(np.count_nonzero((predicted < low) | (predicted > high)))
+    drawn = card(
+        f"The probability holds in {count(len(predicted) - n_apart)} of {count(len(predicted), 'bin')}",
+        key=[("observed, with its 95% interval", BLUE), ("as predicted", FAINT)],
+        note=f"{count(int(curve['n_rows'].sum()), 'prompt')} that it has not seen",
+    )
+    axes = drawn.axes[0]
+    axes.plot([0.0, 1.0], [0.0, 1.0], color=FAINT, linewidth=1.2, zorder=1)
+    bounds = np.maximum([observed - low, high - observed], 0.0)
+    axes.errorbar(predicted, observed, yerr=bounds, fmt="o-", color=BLUE, markersize=4.0, linewidth=1.2, elinewidth=1.0)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    label(axes, x="predicted probability of a correct outcome", y="share of correct outcomes")
     return png(drawn)
 
 
@@ -114,23 +144,33 @@ def _verdict(measured: pl.DataFrame, min_auroc: float) -> str:
     return f"The probe reaches AUROC {figure(auroc)} on rows held out: {verdict}"
 
 
-def _draw_auroc(axes: Axes, names: list[str], values: NDArray[np.float64], min_auroc: float) -> None:
-    """How far the probe is above or below chance; the bars start there."""
+def _draw_auroc(axes: Axes, names: list[str], measured: pl.DataFrame, min_auroc: float) -> None:
+    """How far the probe is above or below chance, with its interval; the bars start there."""
+    values = finite(measured, "auroc")
     places = np.arange(len(names))
     colours = [SKY if name == "fitted" else BLUE for name in names]
     axes.barh(places, values - CHANCE, left=CHANCE, height=0.66, color=colours)
-    for place, value in zip(places, values, strict=True):
-        write(axes, max(float(value), CHANCE), float(place), figure(float(value)), points=4.0, color=INK)
+    for place, value, (low, high) in zip(places, values, _intervals(measured), strict=True):
+        if high > low:
+            axes.plot([low, high], [place, place], color=INK, linewidth=1.0, zorder=4)
+        said = figure(float(value)) + (f" ({figure(low)} to {figure(high)})" if high > low else "")
+        write(axes, max(float(value), high, CHANCE), float(place), said, points=4.0, color=INK)
     axes.axvline(CHANCE, color=FAINT, linewidth=0.8)
     axes.axvline(min_auroc, color=INK, linewidth=1.2, zorder=4)
     write(axes, min_auroc, -0.85, f"needs {figure(min_auroc)}", points=4.0, color=INK)
-    axes.set_xlim(min(CHANCE - 0.08, float(values.min()) - 0.02), 1.07)
+    axes.set_xlim(min(CHANCE - 0.08, float(values.min()) - 0.02), 1.25)
     axes.set_ylim(len(names) - 0.4, -1.15)
     axes.grid(visible=False, axis="y")
     axes.spines["bottom"].set_visible(False)
     axes.set_xticks([tick for tick in (0.0, 0.25, 0.5, 0.75, 1.0) if tick >= axes.get_xlim()[0]])
     tick_names(axes, places.tolist(), names)
     label(axes, x="area under the ROC curve (AUROC; 0.5 is chance)")
+
+
+def _intervals(measured: pl.DataFrame) -> NDArray[np.float64]:
+    """Lower and upper ends, float64 [n, 2]; zeros where there is no interval."""
+    ends = measured.select(pl.col("auroc_low", "auroc_high").cast(pl.Float64).fill_null(0.0).fill_nan(0.0))
+    return ends.to_numpy().astype(np.float64)
 
 
 def _draw_brier(axes: Axes, names: list[str], measured: pl.DataFrame) -> None:

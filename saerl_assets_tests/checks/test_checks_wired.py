@@ -17,6 +17,7 @@ from saerl_assets_tests.checks import (
     test_difficulty_checks,
     test_drift_checks,
     test_features_checks,
+    test_hygiene_checks,
     test_prompts_checks,
     test_quality_checks,
     test_sae_checks,
@@ -30,6 +31,7 @@ MODULES = (
     test_difficulty_checks,
     test_drift_checks,
     test_features_checks,
+    test_hygiene_checks,
     test_prompts_checks,
     test_quality_checks,
     test_sae_checks,
@@ -51,6 +53,17 @@ DAMAGE = {
     "difficulty_proxy.proxy_beats_length": "UPDATE difficulty_proxy SET spearman = -1 WHERE score_name = 'proxy'",
     "quality_probe.probe_beats_chance": "UPDATE quality_probe SET auroc = 0.4",
     "quality_scores.filter_within_limits": "UPDATE quality_scores SET kept = false",
+    "near_duplicates.every_group_has_one_representative": (
+        "INSERT INTO near_duplicates VALUES ('tiny-v1', 'x', 0, 2, 'x', 'copy', 'x', 1, 1, 'text')"
+    ),
+    "near_duplicates.groups_are_no_template": "UPDATE near_duplicates SET n_prompts = 1000",
+    "contamination.little_is_contaminated": (
+        "INSERT INTO contamination SELECT dataset_version, prompt_id, 'bench', 'bench:1', 'ngrams', 13, 1, 'a', 'b' "
+        "FROM prompts"
+    ),
+    "deferred_prompts.what_hygiene_defers_has_its_evidence": (
+        "UPDATE deferred_prompts SET reason_code = 'near_duplicate'"
+    ),
     "batch_manifest.manifest_invariants": "DELETE FROM batch_manifest WHERE step = 0 AND slot = 0",
     "batch_manifest.rows_have_their_digest": "UPDATE batch_manifest SET difficulty = difficulty + 1 WHERE slot = 1",
     "trainer_exports.exports_keep_the_order": "UPDATE trainer_exports SET path = 'exports/elsewhere'",

@@ -11,9 +11,10 @@ from scipy.optimize import approx_fprime
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from saerl_assets.domain.examples import Examples
 from saerl_assets.domain.folds import hash_fractions
 from saerl_assets.domain.linear_models import fit_scaling
-from saerl_assets.domain.logistic_regression import _Objective, _path, fit_logistic, log_loss, logistic
+from saerl_assets.domain.logistic_regression import _Objective, fit_logistic, log_loss, logistic, logistic_path
 from saerl_assets_tests.domain.feature_sets import make_prompt_ids, planted_rows
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def test_the_gradient_is_that_of_the_value() -> None:
 @pytest.mark.parametrize("inverse_penalty", [0.01, 1.0])
 def test_the_fit_is_the_two_row_regression_of_scikit_learn(inverse_penalty: float) -> None:
     rows, shares, weight = planted()
-    (ours,) = _path(sparse.csr_matrix(rows), shares, weight, [inverse_penalty])
+    (ours,) = logistic_path(Examples(sparse.csr_matrix(rows), shares, weight, fractions()), [inverse_penalty])
     scaler = StandardScaler().fit(rows.astype(np.float64))
     dense = scaler.transform(rows.astype(np.float64))
     theirs = LogisticRegression(C=inverse_penalty, tol=1e-8, max_iter=1000)
@@ -77,7 +78,7 @@ def test_the_fit_is_the_two_row_regression_of_scikit_learn(inverse_penalty: floa
 
 def test_planted_outcomes_are_predicted_on_new_rows() -> None:
     rows, shares, weight = planted()
-    model = fit_logistic(sparse.csr_matrix(rows[:200]), shares[:200], weight[:200], fractions(200))
+    model = fit_logistic(Examples(sparse.csr_matrix(rows[:200]), shares[:200], weight[:200], fractions(200)))
     predicted = logistic(model.predict(sparse.csr_matrix(rows[200:])))
     assert np.corrcoef(predicted, shares[200:])[0, 1] > 0.5
     assert set(np.argsort(-np.abs(model.coefficients * rows.std(axis=0)))[:2]) == {0, 1}
@@ -87,11 +88,11 @@ def test_planted_outcomes_are_predicted_on_new_rows() -> None:
 @pytest.mark.parametrize("rows", [np.zeros((12, 4)), np.ones((12, 4)), np.eye(12, 4)])
 def test_outcomes_without_a_signal_give_their_mean(rows: NDArray[np.float64], shares: NDArray[np.float64]) -> None:
     matrix = sparse.csr_matrix(rows, dtype=np.float32)
-    model = fit_logistic(matrix, shares.astype(np.float64), np.ones(12), fractions(12))
+    model = fit_logistic(Examples(matrix, shares.astype(np.float64), np.ones(12), fractions(12)))
     np.testing.assert_allclose(logistic(model.predict(matrix)), shares.mean(), atol=0.1)
 
 
 def test_without_two_inner_folds_the_strongest_penalty_is_taken() -> None:
     rows, shares, weight = planted()
-    model = fit_logistic(sparse.csr_matrix(rows), shares, weight, np.zeros(N_ROWS))
+    model = fit_logistic(Examples(sparse.csr_matrix(rows), shares, weight, np.zeros(N_ROWS)))
     assert model.penalty == pytest.approx(0.03 / 40)

@@ -1,21 +1,31 @@
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
+from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
+from saerl_assets.domain.calibration import Calibration
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.linear_models import LinearModel
 from saerl_assets.domain.logistic_regression import logistic
 from saerl_assets.domain.predictors import PooledFeatures, WholeMatrix
-from saerl_assets.domain.quality import SET_APART, Probe, ProbeResult, score_quality, train_probe
+from saerl_assets.domain.probes import Probe, from_arrays, to_arrays
+from saerl_assets.domain.quality import ProbeResult, train_probe
+from saerl_assets.domain.quality_filter import SET_APART, score_quality
 from saerl_assets.domain.spec import QualitySpec
 from saerl_assets.domain.threads import one_thread
 from saerl_assets_tests.domain.feature_sets import (
     feature_set,
     label_frame,
+    make_prompt_ids,
     no_labels,
     planted_rows,
     prompt_frame,
@@ -40,13 +50,25 @@ def train(labels: pl.DataFrame, **settings_: object) -> ProbeResult:
     return train_probe(POOLED, PROMPTS, labels, QualitySpec.model_validate(settings_), 0)
 
 
-def metric(result: ProbeResult, rows: str = "held_out") -> dict[str, float]:
+def metric(result: ProbeResult, rows: str = "held_out") -> dict[str, Any]:
     return result.metrics.row(by_predicate=pl.col("rows") == rows, named=True)
 
 
 def score(result: ProbeResult, **settings_: object) -> pl.DataFrame:
     return score_quality(POOLED, PROMPTS, result, QualitySpec.model_validate(settings_))
 
+
+def as_bytes(result: ProbeResult) -> dict[str, bytes]:
+    """Everything that is kept of the probe."""
+    assert result.probe is not None
+    arrays, facts = to_arrays(result.probe)
+    return {name: array.tobytes() for name, array in arrays.items()} | {"facts": repr(facts).encode()}
+
+
+LEVEL = Probe(
+    "logistic", LinearModel(np.ones(1), 0.0, 1.0), Calibration("isotonic", np.array([0.0, 2.0]), np.array([0.4, 0.4]))
+)
+"""The same probability for whatever scores."""
 
 LEARNED = train(labels_of(slice(0, N_TRAIN)))
 
@@ -89,10 +111,9 @@ def test_more_observations_weigh_more() -> None:
 
 def test_the_number_of_observations_of_all_prompts_changes_nothing() -> None:
     one, eight = (train(labels_of(slice(0, 200), PASS_RATE, n_observations=n)) for n in (1, 8))
-    assert one.probe is not None
-    assert eight.probe is not None
-    np.testing.assert_array_equal(one.probe.coefficients, eight.probe.coefficients)
-    assert one.metrics.equals(eight.metrics)
+    assert as_bytes(one) == as_bytes(eight)
+    assert one.metrics.drop("n_observations").equals(eight.metrics.drop("n_observations"))
+    assert eight.metrics["n_observations"].to_list() == [1600, 1600]
 
 
 def test_labels_of_evaluation_prompts_are_not_learned_from() -> None:
@@ -206,7 +227,7 @@ def test_no_filter_drops_more_than_it_may(
 
 def test_equal_scores_are_dropped_in_the_order_of_the_prompts() -> None:
     features = feature_set(np.ones((20, 1)))
-    probe = ProbeResult(Probe(np.ones(1, dtype=np.float32), 0.0), LEARNED.metrics)
+    probe = ProbeResult(LEVEL, LEARNED.metrics)
     spec = QualitySpec(filter="share", drop_fraction=0.2)
     scores = score_quality(PooledFeatures(features, "max"), prompt_frame(features.prompt_ids), probe, spec)
     assert scores["kept"].to_list() == [False] * 4 + [True] * 16
@@ -214,7 +235,7 @@ def test_equal_scores_are_dropped_in_the_order_of_the_prompts() -> None:
 
 def test_a_share_is_counted_exactly() -> None:
     features = feature_set(np.ones((100, 1)))
-    probe = ProbeResult(Probe(np.ones(1, dtype=np.float32), 0.0), LEARNED.metrics)
+    probe = ProbeResult(LEVEL, LEARNED.metrics)
     spec = QualitySpec(filter="share", drop_fraction=0.29, max_dropped_fraction=1.0)
     scores = score_quality(PooledFeatures(features, "max"), prompt_frame(features.prompt_ids), probe, spec)
     assert (~scores["kept"]).sum() == 29
@@ -222,30 +243,124 @@ def test_a_share_is_counted_exactly() -> None:
 
 @pytest.mark.parametrize(("auroc", "drops"), [(None, False), (0.5499, False), (0.55, True), (0.9, True)])
 def test_a_probe_filters_only_from_its_threshold_on(auroc: float | None, drops: bool) -> None:
-    metrics = LEARNED.metrics.with_columns(auroc=pl.lit(auroc, pl.Float64))
+    metrics = LEARNED.metrics.with_columns(auroc=pl.lit(auroc, pl.Float64), auroc_low=pl.lit(0.51))
     scores = score(ProbeResult(LEARNED.probe, metrics))
     assert scores["kept"].all() is not drops
 
 
-def test_the_order_of_labels_and_the_threads_change_no_byte() -> None:
-    again = train(labels_of(slice(0, N_TRAIN)).sample(fraction=1, shuffle=True, seed=3))
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "mlp"])
+def test_the_order_of_labels_and_the_threads_change_no_byte(kind: str) -> None:
+    first, again = (
+        train(labels_of(slice(0, 150)).sample(fraction=1, shuffle=True, seed=seed), probe=kind) for seed in (3, 4)
+    )
     with one_thread():
-        alone = train(labels_of(slice(0, N_TRAIN)))
-    assert LEARNED.probe is not None
+        alone = train(labels_of(slice(0, 150)), probe=kind)
     for other in (again, alone):
-        assert other.probe is not None
-        assert other.probe.coefficients.tobytes() == LEARNED.probe.coefficients.tobytes()
-        assert other.probe.intercept == LEARNED.probe.intercept
-        assert other.metrics.equals(LEARNED.metrics)
+        assert as_bytes(other) == as_bytes(first)
+        assert other.metrics.equals(first.metrics)
+        assert other.curve.equals(first.curve)
 
 
-def test_the_probe_gives_the_scores_by_itself() -> None:
-    """What is kept of a probe, its coefficients and intercept, is enough to score with."""
-    assert LEARNED.probe is not None
-    assert LEARNED.probe.coefficients.dtype == np.float32
-    dense = FEATURES.csr("max").toarray().astype(np.float64)
-    expected = logistic(dense @ LEARNED.probe.coefficients.astype(np.float64) + LEARNED.probe.intercept)
-    np.testing.assert_allclose(score(LEARNED)["quality"].to_numpy(), expected, rtol=1e-9)
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "mlp"])
+def test_every_kind_predicts_planted_outcomes_with_probabilities_that_hold(kind: str) -> None:
+    result = train(labels_of(slice(0, N_TRAIN)), probe=kind)
+    assert_is_table(result.metrics, "quality_probe")
+    assert_is_table(result.curve, "probe_calibration")
+    held_out = metric(result)
+    assert held_out["probe"] == kind
+    assert 0.7 < held_out["auroc_low"] < held_out["auroc"] < held_out["auroc_high"]
+    assert held_out["calibration_error"] < 0.1
+    assert held_out["brier"] < 0.9 * held_out["base_rate"] * (1 - held_out["base_rate"])
+    assert held_out["calibration"] == "platt"
+    unseen = score(result)[N_TRAIN:]
+    assert roc_auc_score(BINARY[N_TRAIN:], unseen["quality"].to_numpy()) > 0.7
+    assert result.curve["n_rows"].sum() == N_TRAIN
+
+
+def test_the_best_kind_is_chosen_and_recorded() -> None:
+    """The sign of a product of two features cannot be told by a line, but by a perceptron."""
+    rows = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
+    outcomes = (rows[:, 0] * rows[:, 1] > 0).astype(np.float64)
+    names = make_prompt_ids(1000)
+    spec = QualitySpec(probe="best")
+    found = train_probe(
+        WholeMatrix(sparse.csr_matrix(rows), "dense_mean"),
+        prompt_frame(names),
+        label_frame("correct", names, outcomes),
+        spec,
+        0,
+    )
+    held_out = metric(found)
+    candidates = json.loads(str(held_out["candidates"]))
+    assert held_out["probe"] == "mlp"
+    assert set(candidates) == {"logistic", "ridge", "mlp"}
+    assert candidates["mlp"] > 0.8 > max(candidates["logistic"], candidates["ridge"])
+    assert held_out["auroc"] > 0.8
+    assert held_out["calibration"] == "isotonic"
+    assert "the best by AUROC of inner folds" in str(held_out["explanation"])
+
+
+def test_rare_outcomes_are_predicted_with_their_own_frequency() -> None:
+    rare_probability = PROBABILITY * np.exp(-3) / (1 - PROBABILITY + PROBABILITY * np.exp(-3))
+    rare = np.random.default_rng(5).binomial(1, rare_probability).astype(np.float64)
+    result = train(labels_of(slice(0, N_TRAIN), rare))
+    held_out, scores = metric(result), score(result)["quality"]
+    assert rare.mean() < 0.25
+    assert held_out["auroc"] > 0.7
+    assert held_out["calibration_error"] < 0.05
+    assert scores.mean() == pytest.approx(rare.mean(), abs=0.03)
+
+
+def test_responses_to_one_prompt_are_held_out_together() -> None:
+    """Their outcomes are those of the prompt, drawn at random: whoever has seen one response knows the others."""
+    rng = np.random.default_rng(0)
+    question = np.repeat(np.arange(100), 6)
+    names = make_prompt_ids(600)
+    rows = sparse.csr_matrix(np.eye(100, dtype=np.float32)[question])
+    labels = label_frame("correct", names, rng.integers(0, 2, 100)[question].astype(np.float64))
+    prompts = prompt_frame(names).with_columns(response=pl.lit("so"), messages=pl.Series(question).cast(pl.String))
+    alone = prompts.with_columns(response=pl.lit(None, pl.String))
+    spec = QualitySpec()
+    leaky = train_probe(WholeMatrix(rows), alone, labels, spec, 0)
+    assert leaky.held_out_auroc is not None
+    assert leaky.held_out_auroc > 0.95
+    honest = train_probe(WholeMatrix(rows), prompts, labels, spec, 0)
+    assert honest.held_out_auroc is not None
+    assert honest.held_out_auroc < 0.6
+    assert "filters nothing" in str(metric(honest)["explanation"])
+
+
+def test_no_more_labels_are_learned_from_than_allowed() -> None:
+    result = train(labels_of(slice(0, N_TRAIN)), max_labels=200)
+    assert metric(result)["n_rows"] == 200
+    assert metric(result)["n_observations"] == N_TRAIN
+
+
+def test_a_probe_that_may_be_chance_filters_nothing() -> None:
+    metrics = LEARNED.metrics.with_columns(auroc_low=pl.lit(0.49))
+    scores = score(ProbeResult(LEARNED.probe, metrics))
+    assert scores["kept"].all()
+    assert "may be chance: its 95% interval begins at 0.490: nothing is dropped" in scores["reason"][0]
+
+
+@pytest.mark.parametrize("kind", ["logistic", "ridge", "mlp"])
+def test_the_probe_gives_the_scores_by_itself(kind: str) -> None:
+    """What is kept of a probe is enough to score with, to the last bit."""
+    result = train(labels_of(slice(0, 300)), probe=kind)
+    assert result.probe is not None
+    arrays, facts = to_arrays(result.probe)
+    again = from_arrays(load(save(arrays)), json.loads(json.dumps(facts)))
+    assert score(ProbeResult(again, result.metrics)).equals(score(result))
+
+
+def test_equal_probabilities_are_dropped_in_the_order_of_the_score() -> None:
+    features = feature_set(np.arange(1.0, 21.0)[:, None])
+    spec = QualitySpec(filter="share", drop_fraction=0.2)
+    predictor = PooledFeatures(features, "max")
+    scores = score_quality(predictor, prompt_frame(features.prompt_ids), ProbeResult(LEVEL, LEARNED.metrics), spec)
+    assert scores["quality"].unique().to_list() == [0.4]
+    worst = np.argsort(features.csr("max").toarray().ravel())[:4]
+    assert np.flatnonzero(~scores["kept"].to_numpy()).tolist() == sorted(worst.tolist())
 
 
 def test_a_predictor_of_other_prompts_is_refused() -> None:
@@ -258,8 +373,9 @@ def test_a_predictor_of_other_prompts_is_refused() -> None:
     st.integers(1, 15),
     st.sampled_from(["zeros", "ones", "mixed"]),
     st.sampled_from(["none", "one correct", "halves", "shares"]),
+    st.sampled_from(["logistic", "ridge", "mlp", "best"]),
 )
-def test_any_small_version_gets_a_verdict_for_every_prompt(n_prompts: int, rows: str, kind: str) -> None:
+def test_any_small_version_gets_a_verdict_for_every_prompt(n_prompts: int, rows: str, kind: str, probe: str) -> None:
     dense = {
         "zeros": np.zeros((n_prompts, 4)),
         "ones": np.ones((n_prompts, 4)),
@@ -274,7 +390,10 @@ def test_any_small_version_gets_a_verdict_for_every_prompt(n_prompts: int, rows:
     }
     values = kinds[kind]
     labels = label_frame("correct", features.prompt_ids[: len(values)], values)
-    prompts, spec = prompt_frame(features.prompt_ids), QualitySpec(min_labels=10, min_auroc=0.0)
+    prompts, spec = (
+        prompt_frame(features.prompt_ids),
+        QualitySpec.model_validate({"probe": probe, "min_labels": 10, "min_auroc": 0.0}),
+    )
     result = train_probe(PooledFeatures(features, "max"), prompts, labels, spec, 0)
     scores = score_quality(PooledFeatures(features, "max"), prompts, result, spec)
     assert_is_table(result.metrics, "quality_probe")

@@ -3,14 +3,22 @@
 -- write: replace dataset_version
 CREATE TABLE IF NOT EXISTS quality_probe (
   dataset_version VARCHAR NOT NULL,
-  probe VARCHAR NOT NULL,                    -- logistic, or none where it was skipped
+  probe VARCHAR NOT NULL,                    -- logistic, ridge or mlp; none where it was skipped
   rows VARCHAR NOT NULL,                     -- held_out (cross-validated) or fitted
+  predictor VARCHAR NOT NULL,                -- what it was learned from, as signal_evidence names it
   n_rows UBIGINT NOT NULL,                   -- labelled prompts measured on
+  n_observations UBIGINT NOT NULL,           -- observations of the label when it was trained; more by now: it is stale
   base_rate DOUBLE,                          -- share of correct outcomes among them
   auroc DOUBLE,                              -- area under the ROC curve; 0.5 is chance
-  brier DOUBLE,                              -- mean squared error of the probability
-  penalty DOUBLE,                            -- inverse regularisation strength chosen inside the folds
-  digest VARCHAR,                            -- SHA-256 of the file with its weights
-  path VARCHAR,                              -- that file, below the home
+  auroc_low DOUBLE,                          -- lower end of its 95% bootstrap interval
+  auroc_high DOUBLE,                         -- upper end
+  brier DOUBLE,                              -- mean squared error of the calibrated probability
+  calibration VARCHAR,                       -- platt (fewer labels) or isotonic, learned from out-of-fold scores
+  calibration_error DOUBLE,                  -- mean distance of predicted and observed shares in probe_calibration
+  penalty DOUBLE,                            -- strength of the regularisation; what it is depends on the probe
+  candidates VARCHAR,                        -- JSON: AUROC of each kind in inner folds; null unless 'best' was asked for
+  encoders VARCHAR,                          -- encoder ids of the features that it was trained on, by layer
+  digest VARCHAR,                            -- SHA-256 of the folder with its weights
+  path VARCHAR,                              -- that folder, below the home
   explanation VARCHAR NOT NULL               -- what it is, or why it was skipped and how to supply what is missing
 );

@@ -122,13 +122,13 @@ def foretell(product: Floats, goal: Doubles, train: Integers, test: Integers, pe
     inner, outer = product[np.ix_(train, train)], product[np.ix_(test, train)]
     means = inner.mean(axis=0)
     total = means.mean()
-    inner = torch.from_numpy(inner - means - means[:, None] + total)
+    among = torch.from_numpy(inner - means - means[:, None] + total)
     centred = torch.from_numpy(outer - means - outer.mean(axis=1)[:, None] + total)
     middle = goal[train].mean()
     wanted = torch.from_numpy((goal[train] - middle).astype(np.float32))[:, None]
     found = []
     for penalty in penalties:
-        ridged = inner.clone()
+        ridged = among.clone()
         ridged.diagonal().add_(penalty)
         weights = torch.cholesky_solve(wanted, torch.linalg.cholesky(ridged))
         found.append((centred @ weights)[:, 0].numpy() + np.float32(middle))
@@ -173,7 +173,7 @@ class Trial:
     def open(self, product: Floats, penalty: float) -> Doubles:
         """Predictions for the held-out prompts, learned from all development prompts: float64 [n_held_out]."""
         found = foretell(product, self._goal, self.development, self.held_out, [penalty])
-        return found[0].astype(np.float64)
+        return np.asarray(found[0], dtype=np.float64)
 
     def with_few_labels(self, product: Floats) -> list[float]:
         """Held-out Spearman of fits to disjoint subsets of `FEW_LABELS` development prompts."""

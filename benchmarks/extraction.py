@@ -4,15 +4,16 @@
     python benchmarks/extraction.py --prompts-from prompts.jsonl:question
 
 Reads prompts with the demo's model up to layer 15 and an SAE of 4,096 latents, k = 32, with random weights: the demo's
-prompts, or the first ones of a file (JSONL, JSON, CSV, Parquet; the field may be a path such as prompt.0.content). It
-measures in one process, the sides in turn, and prints the medians of the rounds:
+prompts, or some of a file (JSONL, JSON, CSV, Parquet; the field may be a path such as prompt.0.content): batches of 32
+as they lie there, evenly from the shortest to the longest. It measures in one process, the sides in turn, and prints
+the medians of the rounds:
 
 - floor: transformers' own model, cut off after the layer, batches sorted by length at the budget that suits it best
   (tried first); no SAE, nothing written;
 - ours: features and dense states, shards on disk;
 - obvious: the model as `AutoModelForCausalLM` loads it, batches of 32 in file order, padded to their longest,
-  `output_hidden_states=True`, `sae.encode` of every token, a maximum over those that are no padding. Up to six batches
-  from all over the file;
+  `output_hidden_states=True`, `sae.encode` of every token, a maximum over those that are no padding. Of more than
+  six batches it runs six, again evenly from the shortest to the longest;
 - no head: the same with `AutoModel`, which computes no logits; printed only;
 - SAELens: its `ActivationsStore` over its wrapper for models of transformers, which stops at the layer too, and
   `sae.encode`. It packs texts into contexts of 128 tokens and makes no rows of prompts.
@@ -21,7 +22,8 @@ How far the obvious way falls behind depends on the model and on the prompts, an
 the operations that it spends on a token where ours spends one, and the padding in its batches over that in ours.
 
 Rates are in tokens of text: padding counts as time, not as tokens. On a busy machine no rate means anything by itself;
-the ratios are medians over rounds of what ran next to each other.
+the ratios are medians over rounds of what ran next to each other. Where other work takes most of the processors, count
+the seconds that the process has them instead of those of the wall: `OMP_NUM_THREADS=1` and `--processor-time`.
 
 Peak memory is that of two fresh processes with 2,000 and 8,000 of the demo's prompts, whatever else is measured. They
 read up to layer 0: the fewer weights are in memory, the more what grows with the prompts counts. The last line is one
@@ -38,12 +40,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 import warnings
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -77,6 +79,8 @@ if TYPE_CHECKING:
 
     from saerl_assets.models.saes import Encoder
 
+Item = TypeVar("Item")
+
 TASKS_FILE = Path(__file__).parents[1] / "examples" / "demo" / "tasks.toml"
 LAYER, N_LATENTS, K = 15, 4_096, 32
 OBVIOUS_BATCH, N_OBVIOUS_BATCHES = 32, 6
@@ -91,7 +95,7 @@ def demo_prompts(n_prompts: int) -> list[str]:
 
 
 def prompts_from(place: str, n_prompts: int) -> list[str]:
-    """The first prompts of a file: `FILE` with a field `prompt`, or `FILE:field`.
+    """Prompts of a file, given as `FILE` with a field `prompt` or as `FILE:field`: whole batches of it, `some_batches`.
 
     Raises:
         SaerlError: What is wrong with the file; `unknown_field`.
@@ -99,11 +103,22 @@ def prompts_from(place: str, n_prompts: int) -> list[str]:
     name, separator, path = (place, "", "") if Path(place).exists() else place.rpartition(":")
     field = Field(path if separator else "prompt")
     rows = [row.value for row in read_source(resolve_source(f"path:{name}", Path())) if row.value is not None]
-    found = (field.of(row) for row in rows)
-    prompts = [value for value in islice(found, n_prompts) if isinstance(value, str) and value]
+    prompts = [value for row in rows if isinstance(value := field.of(row), str) and value]
     if not prompts:
         raise unknown_field(field.path, "--prompts-from", field_names(rows[:100]), name)
-    return prompts
+    return some_batches(prompts, -(-n_prompts // OBVIOUS_BATCH), length=len)[:n_prompts]
+
+
+def some_batches(items: Sequence[Item], n_batches: int, length: Callable[[Item], int]) -> list[Item]:
+    """What is in some of the batches of 32 that a file is read in, evenly from the shortest of them to the longest.
+
+    Their padding is then about that of all batches, which few batches from anywhere may miss by far.
+    """
+    found = [items[start : start + OBVIOUS_BATCH] for start in range(0, len(items), OBVIOUS_BATCH)]
+    by_longest = sorted(range(len(found)), key=lambda place: max(map(length, found[place])))
+    n_taken = min(n_batches, len(found))
+    chosen = sorted(by_longest[int((rank + 0.5) * len(found) / n_taken)] for rank in range(n_taken))
+    return [item for place in chosen for item in found[place]]
 
 
 def as_texts(prompts: Sequence[str], files: ModelFiles) -> list[Text]:
@@ -144,13 +159,6 @@ def read_obviously(model: Any, sae: Any, texts: Sequence[Text], device: torch.de
         features = features.to_dense() if features.is_sparse else features
         rows.append(features.masked_fill(~is_text[:, :, None], 0.0).amax(dim=1).cpu())
     return torch.cat(rows)
-
-
-def some_batches(texts: Sequence[Text]) -> list[Text]:
-    """The texts of whole batches of the file, evenly apart: prompts may get harder and longer along it."""
-    n_batches = -(-len(texts) // OBVIOUS_BATCH)
-    chosen = np.unique(np.linspace(0, n_batches - 1, min(n_batches, N_OBVIOUS_BATCHES)).round().astype(int))
-    return [text for batch in chosen for text in texts[batch * OBVIOUS_BATCH :][:OBVIOUS_BATCH]]
 
 
 def padding_in_file_order(texts: Sequence[Text]) -> float:
@@ -231,7 +239,9 @@ def demo_reader(layer: int, device: str) -> tuple[ModelFiles, Reader]:
     return files, Reader.load(files, layers=[layer], dtype="float32", device=device)
 
 
-def measure_rates(prompts: Sequence[str], rounds: int, device_name: str) -> dict[str, float | None]:
+def measure_rates(
+    prompts: Sequence[str], rounds: int, device_name: str, clock: Callable[[], float]
+) -> dict[str, float | None]:
     """Tokens a second of each side, and ours over each: medians of the rounds."""
     device = torch.device(device_name)
     files, reader = demo_reader(LAYER, device_name)
@@ -251,8 +261,8 @@ def measure_rates(prompts: Sequence[str], rounds: int, device_name: str) -> dict
     budget = TokenBudget(token_budget(0, device_name))
     threshold = sink_threshold([read_shard(reader, sample, budget=budget).layers[LAYER]], SINK_MULTIPLE)
     ours = Extraction(reader, encoder, LAYER, threshold, budget, DEFAULT_TEXTS_PER_SHARD[device.type])
-    best = best_budget(bare, texts[:128], device)
-    n_tokens, some = n_tokens_of(texts), some_batches(texts)
+    best = best_budget(bare, texts[: max(len(texts) // 4, 32)][:128], device)
+    n_tokens, some = n_tokens_of(texts), some_batches(texts, N_OBVIOUS_BATCHES, length=lambda text: len(text.token_ids))
     print(f"{len(texts):,} prompts, {n_tokens:,} tokens, {device_name}, {torch.get_num_threads()} threads")
     print(f"floor's best budget {best:,} tokens, ours {budget.tokens:,}\n")
 
@@ -270,7 +280,7 @@ def measure_rates(prompts: Sequence[str], rounds: int, device_name: str) -> dict
         "no head": (n_tokens_of(some), lambda: read_obviously(whole.get_decoder(), sae, some, device)),
         "saelens": (3 * CONTEXT_SIZE * N_CONTEXTS, saelens),
     }
-    rates = take_turns(sides, rounds)
+    rates = take_turns(sides, rounds, clock)
 
     def over(side: str) -> float:
         return statistics.median(mine / other for mine, other in zip(rates["ours"], rates[side], strict=True))
@@ -282,13 +292,15 @@ def measure_rates(prompts: Sequence[str], rounds: int, device_name: str) -> dict
     return {f"ours_over_{side}": round(over(side), 3) for side in ("floor", "obvious", "saelens")}
 
 
-def take_turns(sides: dict[str, tuple[int, Callable[[], object]]], rounds: int) -> dict[str, list[float]]:
+def take_turns(
+    sides: dict[str, tuple[int, Callable[[], object]]], rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Tokens a second of each side in each round, the sides in turn, every second round backwards."""
     rates: dict[str, list[float]] = {side: [] for side in sides}
     print("".join(f"{side:>10}" for side in sides) + "   tokens/s")
     for number in range(rounds):
         for side in list(sides) if number % 2 == 0 else reversed(sides):
-            rates[side].append(timed(*sides[side]))
+            rates[side].append(timed(*sides[side], clock))
         print("".join(f"{rates[side][-1]:10.0f}" for side in sides))
     print("".join(f"{statistics.median(rates[side]):10.0f}" for side in sides) + "   median")
     print("".join(f"{max(rates[side]):10.0f}" for side in sides) + "   best\n")
@@ -354,6 +366,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--processor-time", action="store_true", help="seconds of the process instead of the wall")
     parser.add_argument("--skip-memory", action="store_true", help="leave out the two processes that measure memory")
     parser.add_argument("--peak-of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -364,9 +377,9 @@ def main() -> None:
         print(read_for_peak(arguments.peak_of, device))
         return
     given, n_prompts = arguments.prompts_from, arguments.prompts
-    figures = measure_rates(
-        prompts_from(given, n_prompts) if given else demo_prompts(n_prompts), arguments.rounds, device
-    )
+    prompts = prompts_from(given, n_prompts) if given else demo_prompts(n_prompts)
+    clock = time.process_time if arguments.processor_time else time.perf_counter
+    figures = measure_rates(prompts, arguments.rounds, device, clock)
     figures["rss_8000_over_2000"] = None if arguments.skip_memory else memory_ratio()
     print(json.dumps(figures))
 

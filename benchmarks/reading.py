@@ -64,12 +64,16 @@ class Request:
     responses: Sequence[str | None]
     layers: Sequence[int] = (15,)
     scopes: Sequence[str] = ("prompt",)
+    dtype: str = "float32"
+    """Number format of the reader; `bfloat16` reads 1.7 times as fast on processors that have its instructions."""
     sae: SaeSpec = DEFAULT_SAE
     seed: int = 0
 
     def digest(self) -> str:
         """Names everything that decides the rows."""
-        how = [list(self.layers), list(self.scopes), self.sae.model_dump(mode="json"), self.seed, ReaderSpec().model]
+        dtype = [] if self.dtype == "float32" else [self.dtype]
+        sae = self.sae.model_dump(mode="json")
+        how = [list(self.layers), list(self.scopes), *dtype, sae, self.seed, ReaderSpec().model]
         return hashlib.sha256(json.dumps([how, list(self.prompts), list(self.responses)]).encode()).hexdigest()[:24]
 
 
@@ -119,7 +123,7 @@ def _read(request: Request, folder: Path, device: str) -> None:
     shards = plan_shards(_texts(request, Tokeniser.load(files, "plain")), texts_per_shard=TEXTS_PER_SHARD)
     n_tokens = sum(shard.n_tokens for shard in shards)
     print(f"reading {sum(len(shard.texts) for shard in shards):,} texts, {n_tokens:,} tokens, on {device}", flush=True)
-    reader = Reader.load(files, layers=request.layers, dtype="float32", device=device)
+    reader = Reader.load(files, layers=request.layers, dtype=request.dtype, device=device)
     budget, kept = TokenBudget(DEFAULT_TOKEN_BUDGET[device]), ActivationCache(folder / "activations")
     kept.folder.mkdir(exist_ok=True)
     sample = [kept.get_or_read(reader, shard, budget=budget).layers for shard in _first(shards, request.sae)]

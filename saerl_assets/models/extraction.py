@@ -112,7 +112,8 @@ def extract_shards(
     memory halves the budget, also for all later ones; see TokenBudget. Other texts in the batch change a row no further
     than other sums of the same numbers do.
 
-    Tokens before `first_pooled` do not count, nor do attention sinks: those whose norm is above the layer's threshold.
+    Tokens before `first_pooled` do not count, nor do those before the first position that the layer's SAE was trained
+    on, nor attention sinks: those whose norm is above the layer's threshold.
 
     Args:
         shards: The shards.
@@ -199,7 +200,8 @@ class _Pooled:
         for layer, encoder in self._encoders.items():
             states = layers[layer].to(encoder.device) if layers else torch.zeros(0, encoder.d_in, device=encoder.device)
             norms = _norms(states)
-            texts = PackedTexts.pack(lengths, first_pooled, norms, self._sink_thresholds[layer])
+            first_in_scope = np.maximum(first_pooled, encoder.first_position)
+            texts = PackedTexts.pack(lengths, first_in_scope, norms, self._sink_thresholds[layer])
             kept_states = states.index_select(0, texts.kept)
             self._watch.mark("pooling")
             sparse = encoder.encode(kept_states)

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from saerl_assets.domain.progress import Progress, silent
 from saerl_assets.domain.sae_health import SpliceLoss
 from saerl_assets.models.saes import Encoder
-from saerl_assets.models.texts import Text, batches
+from saerl_assets.models.texts import Shard, Text, batches
 from saerl_assets.models.whole_model import WholeModel
 
 
@@ -91,7 +91,8 @@ def measure_layer_profile(
     """
     found: list[list[torch.Tensor]] = [[] for _ in range(model.n_blocks)]
     for batch in batches(texts, token_budget):
-        for block, states in enumerate(model.states([text.token_ids for text in batch])):
+        ids = [text.token_ids for text in batch]
+        for block, states in enumerate(model.states(ids, encoder.first_position)):
             found[block].append(states)
     profile = []
     for parts in found:
@@ -114,7 +115,8 @@ def measure_splice_loss(
 ) -> SpliceLoss:
     """Next-token loss with a layer as it is, replaced by the SAE's reconstruction, and replaced by zeros.
 
-    Attention sinks stay as they are in all three: the SAE never sees them. Loss recovered is defined as in
+    Attention sinks stay as they are in all three, and so do positions that the SAE was not trained on: it never sees
+    them. Loss recovered is defined as in
     SAEBench (Karvonen et al. 2025, arXiv 2503.09532).
 
     Args:
@@ -137,12 +139,20 @@ def measure_splice_loss(
     for batch in batches(texts, token_budget):
         ids = [text.token_ids for text in batch]
         for name, change in changes.items():
-            logits, targets = model.predictions(ids, layer, change)
+            logits, targets = model.predictions(ids, layer, change, encoder.first_position)
             sums[name] += float(cross_entropy(logits.float(), targets, reduction="sum"))
         n_tokens += sum(len(text) - 1 for text in ids)
         n_done += sum(map(len, ids))
         progress(n_done, n_total, unit="tokens", note="next-token loss")
     return SpliceLoss(**{name: total / n_tokens for name, total in sums.items()}, n_tokens=n_tokens)
+
+
+def in_scope(shard: Shard, states: torch.Tensor, encoder: Encoder) -> torch.Tensor:
+    """The tokens of a shard, [n_tokens, d_in], at positions that an SAE was trained on."""
+    if not encoder.first_position:
+        return states
+    places = torch.cat([torch.arange(len(text.token_ids)) for text in shard.texts])
+    return states[places >= encoder.first_position]
 
 
 def _without_sinks(block: torch.Tensor, threshold: float) -> torch.Tensor:

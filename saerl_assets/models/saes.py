@@ -76,6 +76,10 @@ class Encoder(ABC):
         """The model that it was trained on, if its makers say so."""
         self.prepend_bos: bool | None = metadata.get("prepend_bos")
         """Whether the texts that it was trained on began with a beginning-of-sequence token."""
+        self.first_position = _first_position(metadata.get("seqpos_slice"))
+        """The first position in a text that it was trained on; what is before it does not count."""
+        self.lacks_special_tokens = bool(metadata.get("exclude_special_tokens"))
+        """Whether its makers left special tokens out of its training."""
         processing = metadata.get("model_from_pretrained_kwargs") or {}
         # TransformerLens takes the mean over the dimensions out of all that writes into the residual stream, in models
         # with LayerNorm, which do not see it
@@ -300,6 +304,12 @@ def _plain_kind(
     }
     kind, names = kinds.get(str(config.get("architecture")), (None, usual))
     return kind if set(weights) == names else None
+
+
+def _first_position(limits: Any) -> int:  # noqa: ANN401 - None or a list of a cfg.json
+    """Where a slice begins that is given as `sae_lens` has it: (end,), (begin, end) or (begin, end, step)."""
+    begin = slice(*limits).start if limits else None
+    return max(int(begin or 0), 0)
 
 
 def _nonzero(latents: torch.Tensor) -> SparseActivations:

@@ -44,8 +44,8 @@ class WholeModel:
         check_complete({**found, "missing_keys": set(found["missing_keys"]) - head}, files)
         return cls(model.to(device), decoder_blocks(model, files), predicts=not head)
 
-    def states(self, token_ids: Sequence[TokenIds]) -> list[torch.Tensor]:
-        """The output of every block for one batch of texts: [sum of lengths, d_model] each."""
+    def states(self, token_ids: Sequence[TokenIds], first: int = 0) -> list[torch.Tensor]:
+        """The output of every block for one batch of texts, from a position on: [n_tokens, d_model] each."""
         ids, is_text = _padded(token_ids)
         caught: list[torch.Tensor] = []
         hooks = [
@@ -57,26 +57,33 @@ class WholeModel:
         finally:
             for hook in hooks:
                 hook.remove()
-        mask = is_text.to(self._device)
+        mask = _from(first, is_text).to(self._device)
         return [states[mask] for states in caught]
 
     def predictions(
-        self, token_ids: Sequence[TokenIds], layer: int, change: Change | None
+        self, token_ids: Sequence[TokenIds], layer: int, change: Change | None, first: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Next-token logits for one batch of texts, with the output of a block changed on the way.
+
+        Args:
+            token_ids: The texts.
+            layer: The block.
+            change: What becomes of its output.
+            first: Tokens before this position of a text stay as they are.
 
         Returns:
             Logits [n, n_vocabulary] of all tokens that have a next one, and those, int64 [n].
         """
         ids, is_text = _padded(token_ids)
         ids, is_text = ids.to(self._device), is_text.to(self._device)
+        is_changed = _from(first, is_text)
 
         def replace(_module: nn.Module, _inputs: object, output: Any) -> Any:  # noqa: ANN401 - a tensor or a tuple
             if change is None:
                 return output
             states = _states_of(output)
             changed = states.clone()
-            changed[is_text] = change(states[is_text])
+            changed[is_changed] = change(states[is_changed])
             return changed if isinstance(output, torch.Tensor) else (changed, *output[1:])
 
         hook = self._blocks[layer].register_forward_hook(replace)
@@ -93,6 +100,11 @@ def _padded(token_ids: Sequence[TokenIds]) -> tuple[torch.Tensor, torch.Tensor]:
     texts = [torch.as_tensor(ids, dtype=torch.long) for ids in token_ids]
     lengths = torch.tensor([len(ids) for ids in texts])
     return pad_sequence(texts, batch_first=True), torch.arange(int(lengths.max())) < lengths[:, None]
+
+
+def _from(first: int, is_text: torch.Tensor) -> torch.Tensor:
+    """Which of [n_texts, longest] is text and not before a position."""
+    return is_text & (torch.arange(is_text.shape[1], device=is_text.device) >= first)
 
 
 def _states_of(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -79,6 +79,7 @@ def extract(
         "tokens_per_second": round(n_passed / seconds_passed, 1) if n_passed and seconds_passed else 0.0,
         **{f"share_{part}": round(seconds[part] / elapsed, 3) for part in PARTS if n_read and elapsed},
         "dtype": reading.spec.reader.dtype,
+        "tokens_a_pass": reading.compute.budget_for(reading.version).tokens,
         **reading.compute.as_metadata(),
     }
     ids = [shard.shard_id for shard in shards]

@@ -45,13 +45,15 @@ def _measured(
     model: "list[WholeModel]",
     progress: Progress,
 ) -> HealthFigures:
-    from saerl_assets.models.health import find_fired, measure_fit
+    from saerl_assets.models.health import find_fired, in_scope, measure_fit
 
     layer, threshold, encoder = row["layer"], row["sink_threshold"], reading.encoder(row["digest"])
-    fit = measure_fit(encoder, (part.layers[layer] for part in reading.activations(sample, progress)), threshold)
+    read = zip(sample, reading.activations(sample, progress), strict=True)
+    fit = measure_fit(encoder, (in_scope(shard, part.layers[layer], encoder) for shard, part in read), threshold)
     used = {shard.shard_id for shard in sample}
-    known = (reading.cache().get(shard) for shard in shards if shard.shard_id not in used)
-    fired, n_more = find_fired(encoder, (part.layers[layer] for part in known if part is not None), threshold)
+    known = ((shard, reading.cache().get(shard)) for shard in shards if shard.shard_id not in used)
+    more = (in_scope(shard, part.layers[layer], encoder) for shard, part in known if part is not None)
+    fired, n_more = find_fired(encoder, more, threshold)
     profile, loss = _in_the_model(reading, sample, row, encoder, model, progress)
     figures = HealthFigures(
         layer=layer,

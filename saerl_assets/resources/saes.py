@@ -147,6 +147,14 @@ def _row(reading: Reading, layer: int, source: str, offset: int, made: Mapping[s
     check_layer(encoder, layer, f"sae.source = {source!r}")
     spec, reader_digest = reading.spec.reader, reading.files().digest
     convention = [spec.dtype, spec.scope, spec.template, spec.bos, made["sink_threshold"], POOLING]
+    if encoder.first_position:
+        convention.append(encoder.first_position)
+        reading.say(f"layer {layer}: the SAE was never trained on the first {encoder.first_position} tokens of a text")
+    if encoder.lacks_special_tokens:
+        reading.say(
+            f"layer {layer}: the SAE was never trained on special tokens; in your texts only those that are attention "
+            "sinks are left out. reader.template = 'plain' and reader.bos = 'never' read none"
+        )
     reading_id = digest([reader_digest, layer, *convention])[:32]
     return {
         "layer": layer,

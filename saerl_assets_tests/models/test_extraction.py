@@ -94,6 +94,18 @@ def by_loop(
     return found, kept, n_sinks
 
 
+@settings(deadline=None, max_examples=25)
+@given(texts_strategy(), st.integers(1, 5))
+def test_tokens_before_the_first_that_an_sae_was_trained_on_do_not_count(texts: list[Text], first: int) -> None:
+    trained_from, shard = encoder(), one_shard(texts)
+    trained_from.first_position = first
+    rows = pool_shard(LookUp(), shard, {LAYER: trained_from}, {LAYER: 4.0}, budget=TokenBudget(16))
+    later = [Text(text.text_id, text.token_ids, max(text.first_pooled, first)) for text in shard.texts]
+    expected = rows_of(LookUp(), later)
+    assert rows.features[LAYER].equals(expected.features[LAYER])
+    assert rows.states[LAYER].equals(expected.states[LAYER])
+
+
 def test_a_text_of_sinks_alone_has_an_empty_row() -> None:
     rows = rows_of(LookUp(), [Text("a", [1, 2]), Text("b", [3])], threshold=0.0)
     for row in rows.features[LAYER].to_pylist():

@@ -145,6 +145,16 @@ def test_an_sae_of_centred_weights_never_sees_the_mean(tmp_path: Path, model: st
     torch.testing.assert_close(encoder.reconstruct(ACTIVATIONS), rebuilt)
 
 
+@pytest.mark.parametrize(
+    ("limits", "first"), [(None, 0), ([None], 0), ([100], 0), ([5, None], 5), ([1, -1], 1), ([2, 128, 1], 2)]
+)
+def test_positions_that_it_was_not_trained_on_are_known(tmp_path: Path, limits: object, first: int) -> None:
+    for name, kind in (("plain", "topk"), ("other", "gated")):
+        own = {"sae_lens_version": "6.0.0", "seqpos_slice": limits, "exclude_special_tokens": first > 0}
+        found = load_encoder(with_config(saved(tmp_path / name, kind), metadata=own), "cpu")
+        assert (found.first_position, found.lacks_special_tokens) == (first, first > 0)
+
+
 def test_what_its_makers_say_is_told(tmp_path: Path) -> None:
     metadata = {
         "sae_lens_version": "6.0.0",

@@ -59,6 +59,20 @@ def test_predictions_are_the_full_models_and_follow_a_change(saved: tuple[Any, W
     assert torch.equal(again, logits), "a change does not stay"
 
 
+@torch.inference_mode()
+def test_what_is_before_a_position_stays_as_it_is(saved: tuple[Any, WholeModel]) -> None:
+    _, whole = saved
+    all_states, later = whole.states(TEXTS), whole.states(TEXTS, 2)
+    places = torch.cat([torch.arange(len(ids)) for ids in TEXTS])
+    for block in range(whole.n_blocks):
+        assert torch.equal(later[block], all_states[block][places >= 2])
+    as_it_is, _ = whole.predictions(TEXTS, 1, None)
+    changed, _ = whole.predictions(TEXTS, 1, torch.zeros_like, 2)
+    has_next = torch.cat([torch.arange(len(ids) - 1) for ids in TEXTS])
+    differs = (changed - as_it_is).abs().amax(dim=-1) > 1e-5
+    assert differs.tolist() == (has_next >= 2).tolist()
+
+
 def test_a_bare_decoder_has_no_predictions(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model: Any = transformers.LlamaModel(KINDS["Llama"])

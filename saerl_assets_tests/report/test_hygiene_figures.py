@@ -12,7 +12,8 @@ from saerl_assets.report.hygiene import (
     figure_near_duplicates,
     near_duplicates_table,
 )
-from saerl_assets_tests.report.frames import HOSTILE, empty_frames, the_frames
+from saerl_assets.report.sections import all_sections
+from saerl_assets_tests.report.frames import contamination, empty_frames, near_duplicates, report_inputs, the_frames
 from saerl_assets_tests.report.test_figures import Frames, check, header
 
 
@@ -20,34 +21,7 @@ def hygiene_frames(n: int = 60, *, found_by: tuple[str, ...] = ("text", "feature
     """A version whose first prompts are near-duplicates in pairs, and contaminated too."""
     frames = the_frames(160, n_clusters=20)
     ids = frames["prompts"]["prompt_id"].to_list()[:n]
-    near = pl.DataFrame(
-        {
-            "prompt_id": ids,
-            "group_id": [place // 2 for place in range(n)],
-            "n_prompts": [2] * n,
-            "representative": [ids[place // 2 * 2] for place in range(n)],
-            "role": [("representative", "copy")[place % 2] for place in range(n)],
-            "nearest": [ids[place ^ 1] for place in range(n)],
-            "jaccard": [0.8 + 0.2 * place / n for place in range(n)],
-            "similarity": [0.99 - 0.3 * place / n for place in range(n)],
-            "found_by": [found_by[place % len(found_by)] for place in range(n)],
-        }
-    )
-    hits = pl.DataFrame(
-        {
-            "prompt_id": ids,
-            "evaluation": [
-                ("path:" + "folder/" * 9 + "bench.jsonl", "evaluation split")[place % 2] for place in range(n)
-            ],
-            "evaluation_row": [f"/data/bench.jsonl:{place}" for place in range(n)],
-            "found_by": [("ngrams", "near_duplicate")[place % 2] for place in range(n)],
-            "n_words": [(15, None)[place % 2] for place in range(n)],
-            "overlap_fraction": [place / n for place in range(n)],
-            "shared_text": [HOSTILE[place % len(HOSTILE)] for place in range(n)],
-            "explanation": ["It shares words."] * n,
-        }
-    )
-    return frames | {"near_duplicates": near, "contamination": hits}
+    return frames | {"near_duplicates": near_duplicates(ids, found_by), "contamination": contamination(ids)}
 
 
 def draw(frames: Frames) -> tuple[bytes, bytes]:
@@ -102,3 +76,16 @@ def test_long_tables_are_cut_and_say_so() -> None:
     table = contamination_table(many)
     assert len(table.rows) == MAX_ROWS
     assert table.caption == f"The closest {MAX_ROWS} of 300 hits"
+
+
+def test_the_page_shows_near_duplicates_with_the_clusters_and_evaluation_rows_with_the_data() -> None:
+    sections = {section.id: section for section in all_sections(report_inputs(hygiene_frames()))}
+    tables_of = {name: [getattr(block, "id", "") for block in section.blocks] for name, section in sections.items()}
+    assert "near-duplicates-table" in tables_of["clusters"]
+    assert "contamination-table" in tables_of["data"]
+    none = {section.id: section for section in all_sections(report_inputs(the_frames(160) | nothing_found()))}
+    assert "near-duplicates-table" not in [getattr(block, "id", "") for block in none["clusters"].blocks]
+
+
+def nothing_found() -> Frames:
+    return {name: empty_frames()[name] for name in ("near_duplicates", "contamination")}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 
 from saerl_assets.automation.summary import run_version
@@ -16,6 +17,7 @@ from saerl_assets.resources.sae_health import measure_health
 from saerl_assets_tests.models.random_saes import with_config
 from saerl_assets_tests.tiny import TinyWorld, write_fitted_sae, write_model
 
+TABLES = ("prompts", "sae_weights")
 UNUSED_SYMBOL = "Ā"  # the byte 0, which no prompt holds
 
 
@@ -42,10 +44,8 @@ def measured(world: TinyWorld, home: HomeResource, **changes: object) -> tuple[d
     assert done.success, done.failure
     said: list[str] = []
     reading = Reading(home, ComputeResource(), "measured-v1", said.append)
-    tables: list[pl.DataFrame] = [
-        home.warehouse().rows(name, dataset_version="measured-v1") for name in ("prompts", "sae_weights")
-    ]
-    (row,) = measure_health(reading, tables[0], tables[1], silent).to_dicts()
+    prompts, weights = (home.warehouse().rows(name, dataset_version="measured-v1") for name in TABLES)
+    (row,) = measure_health(reading, prompts, weights, silent).to_dicts()
     return row, said
 
 
@@ -66,6 +66,20 @@ def test_a_whole_model_has_one_and_nothing_is_said_of_it(inputs: TinyWorld, fres
     assert row["loss_clean"] > 0
     assert row["n_tokens_predicted"] > 500
     assert not [line for line in said if "loss" in line]
+
+
+def test_positions_that_an_sae_was_not_trained_on_are_left_out(inputs: TinyWorld, fresh_home: HomeResource) -> None:
+    whole, _ = measured(inputs, fresh_home)
+    sae = Path(shutil.copytree(inputs.folder / "sae", inputs.folder / "sae-from-3", dirs_exist_ok=True))
+    with_config(sae, metadata={"sae_lens_version": "6.0.0", "seqpos_slice": [3, None]})
+    inputs.register(fresh_home, "later-v1", sae={"source": ["path:sae-from-3"]})
+    assert run_version(fresh_home, "later-v1", only=["versions", "prompts", "sae_weights"]).success
+    reading = Reading(fresh_home, ComputeResource(), "later-v1", lambda _words: None)
+    prompts, weights = (fresh_home.warehouse().rows(name, dataset_version="later-v1") for name in TABLES)
+    (later,) = measure_health(reading, prompts, weights, silent).to_dicts()
+    n_texts = sum(len(shard.texts) for shard in reading.sample(prompts))
+    assert later["n_tokens"] + later["n_sink_tokens"] == whole["n_tokens"] + whole["n_sink_tokens"] - 3 * n_texts
+    assert fresh_home.warehouse().rows("sae_weights")["reading_id"].n_unique() == 2, "the rows are not the same"
 
 
 @pytest.mark.parametrize(

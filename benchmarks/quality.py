@@ -297,7 +297,7 @@ def main() -> None:
     }
     small = np.char.startswith(solutions.models, "6b")
     everybody = np.ones(n, dtype=bool)
-    result: dict[str, object] = {}
+    result: dict[str, float] = {}
     with one_thread():
         for title, suffix, learned, measured in (
             ("all models", "", everybody, everybody),

@@ -135,7 +135,7 @@ def test_what_was_made_before_the_version_was_registered_does_not_count(
 
 
 def test_one_step_makes_several(job: dg.JobDefinition) -> None:
-    assert made_together(job, ["clusters"]) == ["cluster_assignments", "clusters"]
+    assert made_together(job, ["clusters"]) == ["cluster_assignments", "cluster_quality", "clusters"]
     assert made_together(job, ["labels", "prompt_states"]) == ["labels", "prompt_features", "prompt_states"]
 
 

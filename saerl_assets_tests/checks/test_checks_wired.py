@@ -50,8 +50,17 @@ DAMAGE = {
     "version_drift.near_the_parent": "UPDATE version_drift SET verdict = 'drifted'",
     "clusters.no_cluster_takes_all": "UPDATE clusters SET prompt_fraction = 0.9",
     "difficulty_scores.every_prompt_scored": "UPDATE difficulty_scores SET difficulty_rank = 1 - difficulty_rank",
-    "difficulty_proxy.proxy_beats_length": "UPDATE difficulty_proxy SET spearman = -1 WHERE score_name = 'proxy'",
-    "quality_probe.probe_beats_chance": "UPDATE quality_probe SET auroc = 0.4",
+    "difficulty_proxy.proxy_beats_length": (
+        "UPDATE difficulty_proxy SET over_length = -0.1, over_length_low = -0.2 WHERE score_name = 'proxy'"
+    ),
+    "quality_probe.probe_beats_chance": "UPDATE quality_probe SET auroc = 0.4, auroc_low = 0.9",
+    "quality_probe.probe_does_not_overfit": "UPDATE quality_probe SET auroc = 1 WHERE rows = 'fitted'",
+    "quality_probe.probe_is_fresh": "UPDATE quality_probe SET n_observations = 0",
+    "probe_calibration.probabilities_hold": "UPDATE probe_calibration SET observed = predicted + 0.5",
+    "quality_scores.newer_labels_agree": (
+        "UPDATE quality_scores SET quality = 1 - observed.value FROM label_observations observed "
+        "WHERE observed.label = 'correct' AND observed.prompt_id = quality_scores.prompt_id"
+    ),
     "quality_scores.filter_within_limits": "UPDATE quality_scores SET kept = false",
     "near_duplicates.every_group_has_one_representative": (
         "INSERT INTO near_duplicates VALUES ('tiny-v1', 'x', 0, 2, 'x', 'copy', 'x', 1, 1, 'text')"

@@ -37,6 +37,7 @@ OF_A_VERSION = (
     "difficulty_scores",
     "difficulty_proxy",
     "quality_probe",
+    "probe_calibration",
     "quality_scores",
     "artifacts",
 )

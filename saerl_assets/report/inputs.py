@@ -45,6 +45,7 @@ class ReportInputs:
     difficulty_scores: pl.DataFrame
     difficulty_proxy: pl.DataFrame
     quality_probe: pl.DataFrame
+    probe_calibration: pl.DataFrame
     quality_scores: pl.DataFrame
     batch_manifest: pl.DataFrame
     batch_metrics: pl.DataFrame

@@ -26,7 +26,7 @@ from saerl_assets.report.hygiene import (
     near_duplicates_table,
 )
 from saerl_assets.report.prompts import figure_labels, figure_prompts, figure_rejected_rows
-from saerl_assets.report.quality import figure_quality_probe, figure_quality_scores
+from saerl_assets.report.quality import figure_probe_calibration, figure_quality_probe, figure_quality_scores
 from saerl_assets.report.sae import figure_layer_profile, figure_sae_health, figure_sae_weights
 from saerl_assets.report.verdicts import worst
 from saerl_assets.report.versions import chosen, figure_version_report
@@ -180,6 +180,9 @@ def _quality(inputs: ReportInputs) -> Section:
     if inputs.quality_probe["auroc"].is_not_null().any():
         drawn = figure_quality_probe(inputs.quality_probe, min_auroc=inputs.spec.quality.min_auroc)
         blocks += [picture(drawn, "Accuracy of the quality probe"), score_tables.probe_table(inputs)]
+    if inputs.probe_calibration.height:
+        drawn = figure_probe_calibration(inputs.probe_calibration)
+        blocks.append(picture(drawn, "Predicted shares of correct outcomes against observed ones"))
     if inputs.quality_scores["quality"].is_not_null().any():
         blocks.append(picture(figure_quality_scores(inputs.quality_scores), "Predicted quality with the cut"))
     if inputs.quality_scores.filter(~pl.col("kept")).height:

@@ -76,7 +76,7 @@ def choose_strength(
     strengths: Sequence[float],
     path: Callable[[Examples, Sequence[float]], Iterator[AnyModel]],
     loss: Callable[[AnyModel, Examples], float],
-) -> float:
+) -> tuple[float, float]:
     """Weakens the regularisation in all inner folds at once until their summed loss rises.
 
     The loss over strengths falls to its best and rises again, so what comes after the first rise, the part that takes
@@ -89,18 +89,18 @@ def choose_strength(
         loss: Summed loss of a model on rows that it has not seen.
 
     Returns:
-        The strength of the least loss, of equal ones the strongest regularisation; the strongest where there are no two
-        inner folds.
+        The strength of the least loss, of equal ones the strongest regularisation, and that loss; the strongest and
+        infinity where there are no two inner folds.
     """
     rows, folds = tuning_folds(examples.fractions)
     parts = [(examples.take(rows[train]), examples.take(rows[test])) for train, test in held_out_parts(folds)]
     best, least = strengths[0], np.inf
     if not parts:
-        return best
+        return best, least
     for strength, *models in zip(strengths, *(path(train, strengths) for train, _ in parts), strict=True):
         total = sum(loss(model, test) for model, (_, test) in zip(models, parts, strict=True))
         if total > least:
             break
         if total < least:
             best, least = strength, total
-    return best
+    return best, least

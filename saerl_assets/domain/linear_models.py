@@ -60,6 +60,17 @@ class Scaling:
         values = matrix.data * self.inverse[matrix.indices]
         return sparse.csr_matrix((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
+    def common(self) -> Scaling:
+        """The same factor for all features that can be learned from: they have variance 1 on average, not each."""
+        usable = self.inverse > 0
+        if not usable.any():
+            return self
+        deviation = 1 / self.inverse[usable]
+        factor = 1 / np.sqrt(np.mean(deviation**2))
+        inverse, centre = np.zeros_like(self.inverse), np.zeros_like(self.centre)
+        inverse[usable], centre[usable] = factor, self.centre[usable] * deviation * factor
+        return Scaling(inverse, centre)
+
 
 def fit_scaling(matrix: FloatMatrix) -> Scaling:
     """Mean and standard deviation of every feature over the given rows only, zeros included."""

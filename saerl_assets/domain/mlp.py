@@ -89,7 +89,7 @@ def choose_mlp(examples: Examples) -> float:
     def path(train: Examples, weight_decays: Sequence[float]) -> Iterator[Perceptron]:
         return mlp_path(train, weight_decays, n_members=1)
 
-    return choose_strength(examples, WEIGHT_DECAYS, path, _summed_error)
+    return choose_strength(examples, WEIGHT_DECAYS, path, _summed_error)[0]
 
 
 def _summed_error(model: Perceptron, examples: Examples) -> float:

@@ -16,7 +16,7 @@ from saerl_assets.domain.agreement import auroc, mean_over_folds
 from saerl_assets.domain.calibration import Calibration, Method
 from saerl_assets.domain.folds import held_out_parts, tuning_folds
 from saerl_assets.domain.linear_models import LinearModel
-from saerl_assets.domain.logistic_regression import choose_logistic, logistic_path
+from saerl_assets.domain.logistic_regression import Penalty, choose_logistic, logistic_path
 from saerl_assets.domain.mlp import Perceptron, choose_mlp, mlp_path
 from saerl_assets.domain.ridge import fit_ridge
 
@@ -60,7 +60,7 @@ class Chosen:
     """A kind with its strength of regularisation, chosen on nothing but the rows that it is then fitted to."""
 
     kind: Kind
-    strength: float | None
+    strength: float | Penalty | None
     """None for a kind that finds it while it is fitted."""
     candidates: dict[str, float]
     """The inner folds' area under the ROC curve of each kind; empty where there was nothing to choose."""
@@ -76,7 +76,7 @@ def choose(kind: Kind | Literal["best"], examples: Examples) -> Chosen:
     if kind != "best":
         return Chosen(kind, _strength(kind, examples), {})
     strengths = {each: _strength(each, examples) for each in NAMES}
-    areas = {each: _inner_area(each, strength, examples) for each, strength in strengths.items()}
+    areas = {each: _inner_area(strength, examples) for each, strength in strengths.items()}
     winner = max(areas, key=areas.__getitem__)  # of equal ones the simplest
     return Chosen(winner, strengths[winner], {str(each): area for each, area in areas.items()})
 
@@ -87,30 +87,30 @@ def fit_chosen(chosen: Chosen, examples: Examples) -> AnyProbeModel:
     Ridge regression is the exception: there every prompt counts alike, however many observations it has, and it needs
     no balance because a constant added to all shares changes no weight.
     """
-    return _fit(chosen.kind, chosen.strength, examples)
+    return _fit(chosen.strength, examples)
 
 
-def _strength(kind: Kind, examples: Examples) -> float | None:
+def _strength(kind: Kind, examples: Examples) -> float | Penalty | None:
     if kind == "ridge":
         return None
     return (choose_logistic if kind == "logistic" else choose_mlp)(examples.balanced())
 
 
-def _fit(kind: Kind, strength: float | None, examples: Examples) -> AnyProbeModel:
+def _fit(strength: float | Penalty | None, examples: Examples) -> AnyProbeModel:
     if strength is None:
         return fit_ridge(examples.matrix, examples.shares, examples.fractions)
-    if kind == "logistic":
-        return next(logistic_path(examples.balanced(), [strength]))
+    if isinstance(strength, Penalty):
+        return next(logistic_path(examples.balanced(), [strength.inverse], strength.scale))
     return next(mlp_path(examples.balanced(), [strength]))
 
 
-def _inner_area(kind: Kind, strength: float | None, examples: Examples) -> float:
+def _inner_area(strength: float | Penalty | None, examples: Examples) -> float:
     """How well the kind ranks rows of inner folds that it was not fitted to; chance where that is not defined."""
     rows, folds = tuning_folds(examples.fractions)
     used = examples.take(rows)
     scores = np.zeros(len(rows))
     for train, test in held_out_parts(folds):
-        scores[test] = _fit(kind, strength, used.take(train)).predict(used.matrix[test])
+        scores[test] = _fit(strength, used.take(train)).predict(used.matrix[test])
 
     def area(part: NDArray[np.int64]) -> float | None:
         return auroc(scores[part], used.shares[part], used.weight[part])

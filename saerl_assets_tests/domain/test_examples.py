@@ -61,10 +61,12 @@ def test_the_strength_of_least_loss_is_chosen_and_nothing_weaker_than_the_first_
         return float(np.sum((model.predict(test.matrix) - test.shares) ** 2))
 
     found = choose_strength(examples(np.full(30, 0.5)), [0.9, 0.6, 0.4, 0.1, 0.5], path, loss)
-    assert found == 0.6, "of equal ones the strongest regularisation, and 0.5 comes after a rise"
+    assert found == (0.6, pytest.approx(30 * 0.1**2)), (
+        "of equal ones the strongest regularisation, and 0.5 comes after a rise"
+    )
     assert set(fitted) == {0.9, 0.6, 0.4, 0.1}
 
 
 def test_without_two_folds_the_strongest_is_taken() -> None:
     one = examples(np.ones(1))
-    assert choose_strength(one, [3.0, 1.0], lambda _, __: iter(()), lambda _, __: 0.0) == 3.0
+    assert choose_strength(one, [3.0, 1.0], lambda _, __: iter(()), lambda _, __: 0.0) == (3.0, np.inf)

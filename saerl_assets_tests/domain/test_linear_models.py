@@ -34,6 +34,20 @@ def test_scaling_brings_features_to_variance_one_around_the_centre() -> None:
     assert ((scaled == 0) == (dense == 0)).all()
 
 
+def test_a_common_scale_is_one_factor_that_makes_the_mean_variance_one() -> None:
+    dense = planted_rows(200, 10, seed=0) * np.linspace(0.1, 3, 10, dtype=np.float32)
+    dense[:, 4] = 0
+    scaling = fit_scaling(sparse.csr_matrix(dense)).common()
+    usable = np.arange(10) != 4
+    assert len(set(scaling.inverse[usable])) == 1
+    assert scaling.inverse[4] == 0
+    scaled = scaling.apply(sparse.csr_matrix(dense)).toarray()
+    assert np.mean(scaled.var(axis=0)[usable]) == pytest.approx(1, rel=1e-5)
+    np.testing.assert_allclose(scaled.mean(axis=0), scaling.centre, atol=1e-9)
+    nothing = fit_scaling(sparse.csr_matrix(np.zeros((5, 3), dtype=np.float32)))
+    assert nothing.common() is nothing
+
+
 def test_features_that_cannot_be_learned_from_are_scaled_to_nothing() -> None:
     dense = planted_rows(50, 4, seed=0, density=0.5)
     dense[:, 0] = 0

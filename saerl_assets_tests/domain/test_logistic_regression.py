@@ -9,12 +9,21 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.optimize import approx_fprime
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from saerl_assets.domain.examples import Examples
 from saerl_assets.domain.folds import hash_fractions
 from saerl_assets.domain.linear_models import fit_scaling
-from saerl_assets.domain.logistic_regression import _Objective, fit_logistic, log_loss, logistic, logistic_path
+from saerl_assets.domain.logistic_regression import (
+    SCALES,
+    Penalty,
+    Scale,
+    _Objective,
+    choose_logistic,
+    fit_logistic,
+    log_loss,
+    logistic,
+    logistic_path,
+)
 from saerl_assets_tests.domain.feature_sets import make_prompt_ids, planted_rows
 
 if TYPE_CHECKING:
@@ -62,11 +71,13 @@ def test_the_gradient_is_that_of_the_value() -> None:
 
 
 @pytest.mark.parametrize("inverse_penalty", [0.01, 1.0])
-def test_the_fit_is_the_two_row_regression_of_scikit_learn(inverse_penalty: float) -> None:
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_fit_is_the_two_row_regression_of_scikit_learn(inverse_penalty: float, scale: Scale) -> None:
     rows, shares, weight = planted()
-    (ours,) = logistic_path(Examples(sparse.csr_matrix(rows), shares, weight, fractions()), [inverse_penalty])
-    scaler = StandardScaler().fit(rows.astype(np.float64))
-    dense = scaler.transform(rows.astype(np.float64))
+    (ours,) = logistic_path(Examples(sparse.csr_matrix(rows), shares, weight, fractions()), [inverse_penalty], scale)
+    centred = rows.astype(np.float64) - rows.astype(np.float64).mean(axis=0)
+    deviation = centred.std(axis=0)
+    dense = centred / (deviation if scale == "unit" else np.sqrt(np.mean(deviation**2)))
     theirs = LogisticRegression(C=inverse_penalty, tol=1e-8, max_iter=1000)
     theirs.fit(
         np.vstack([dense, dense]),
@@ -74,6 +85,31 @@ def test_the_fit_is_the_two_row_regression_of_scikit_learn(inverse_penalty: floa
         sample_weight=np.concatenate([weight * shares, weight * (1 - shares)]),
     )
     np.testing.assert_allclose(ours.predict(sparse.csr_matrix(rows)), theirs.decision_function(dense), atol=0.01)
+
+
+def told_by(columns: slice) -> tuple[Examples, NDArray[np.float64]]:
+    """Two strong features among many weak ones, and outcomes that some of them make; the logit of each row."""
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(800, 400)) * np.where(np.arange(400) < 2, 1.0, 0.02)
+    logit = 4.0 * rows[:, columns].sum(axis=1) / rows[:, columns].sum(axis=1).std()
+    shares = (rng.random(800) < logistic(logit)).astype(np.float64)
+    return Examples(sparse.csr_matrix(rows, dtype=np.float32), shares, np.ones(800), fractions(800)), logit
+
+
+@pytest.mark.parametrize(("columns", "scale"), [(slice(0, 2), "common"), (slice(2, 400), "unit")])
+def test_the_scale_is_that_under_which_new_rows_are_predicted_better(columns: slice, scale: Scale) -> None:
+    examples, logit = told_by(columns)
+    known, new = examples.take(np.arange(400)), np.arange(400, 800)
+    chosen = choose_logistic(known)
+    assert chosen.scale == scale
+    agreement = {}
+    for each in SCALES:
+        paths = logistic_path(known, [variance / 400 for variance in (0.1, 1.0, 10.0)], each)
+        predicted = [model.predict(examples.matrix[new]) for model in paths]
+        agreement[each] = max(float(np.corrcoef(found, logit[new])[0, 1]) for found in predicted)
+    assert max(agreement, key=agreement.__getitem__) == scale
+    fitted = fit_logistic(known).predict(examples.matrix[new])
+    assert np.corrcoef(fitted, logit[new])[0, 1] > min(agreement.values())
 
 
 def test_planted_outcomes_are_predicted_on_new_rows() -> None:
@@ -96,3 +132,5 @@ def test_without_two_inner_folds_the_strongest_penalty_is_taken() -> None:
     rows, shares, weight = planted()
     model = fit_logistic(Examples(sparse.csr_matrix(rows), shares, weight, np.zeros(N_ROWS)))
     assert model.penalty == pytest.approx(0.03 / 40)
+    examples = Examples(sparse.csr_matrix(rows), shares, weight, np.zeros(N_ROWS))
+    assert choose_logistic(examples) == Penalty(pytest.approx(0.03 / 40), "unit")

@@ -224,7 +224,7 @@ def draws(hits: Doubles) -> Doubles:
 
 
 def report(title: str, shares: Mapping[str, Caught], hits: Mapping[str, Doubles]) -> dict[str, object]:
-    """Prints a line for each side, and the SAE beside the others; gives all of it."""
+    """Prints a line for each score, and the SAE's beside that of every other side, which come first."""
     print(f"\n{title:32}{'caught':>8}{'95% interval':>16}" + "".join(f"{kind:>16}" for kind in KINDS))
     figures: dict[str, object] = {}
     for side, found in shares.items():
@@ -233,8 +233,8 @@ def report(title: str, shares: Mapping[str, Caught], hits: Mapping[str, Doubles]
         said = "".join(f"{kinds[kind]:16.2f}" for kind in KINDS)
         print(f"{side:32}{found.share:8.3f}{low:8.3f} to{high:5.2f}{said}", flush=True)
         figures[side] = {"caught": found.share, "low": low, "high": high, "kinds": kinds}
-    first = next(iter(shares))
-    for side in list(shares)[1:]:
+    first, *others = list(shares)[: len(SIDES)]
+    for side in others:
         low, high = np.percentile(draws(hits[first]) - draws(hits[side]), (2.5, 97.5))
         print(f"{first} minus {side}: {shares[first].share - shares[side].share:+.3f} ({low:+.3f} to {high:+.3f})")
     return figures

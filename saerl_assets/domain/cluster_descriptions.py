@@ -40,7 +40,7 @@ MAX_READ_PROMPTS = 20_000
 WORD_PATTERN = r"\p{L}{3,}"
 """A word: at least three letters of any script in a row, after lower-casing."""
 
-MIN_EVIDENCE = 3.84
+MIN_LOG_LIKELIHOOD_RATIO = 3.84
 """G2 under which a difference is left unnamed: what chance exceeds in 5% of cases (chi-squared, 1 degree of
 freedom)."""
 
@@ -83,7 +83,7 @@ def describe_clusters(
     sums = np.bincount(places, weights=clustering.similarity, minlength=k)
     everything, total = np.arange(features.n_features), clustering.n_active.sum(axis=0)
     tops = [
-        _most_evident(everything, counts, int(size), total, len(places))
+        _most_typical(everything, counts, int(size), total, len(places))
         for counts, size in zip(clustering.n_active, sizes, strict=True)
     ]
     topics = _top_topics(places, prompts["topic"], k)
@@ -104,7 +104,9 @@ def describe_clusters(
     )
 
 
-def evidence(inside: NDArray[np.int64], n_inside: int, total: NDArray[np.int64], n_total: int) -> NDArray[np.float64]:
+def log_likelihood_ratio(
+    inside: NDArray[np.int64], n_inside: int, total: NDArray[np.int64], n_total: int
+) -> NDArray[np.float64]:
     """How surely items occur in a larger share of a cluster's prompts than of the other prompts.
 
     The log-likelihood ratio G2 = 2 sum O ln(O / E) over the four cells of cluster x occurrence (Dunning,
@@ -131,13 +133,13 @@ def evidence(inside: NDArray[np.int64], n_inside: int, total: NDArray[np.int64],
     return np.where(inside * n_outside > outside * n_inside, ratio, 0.0)
 
 
-def _most_evident(
+def _most_typical(
     items: NDArray[np.int64], inside: NDArray[np.int64], n_inside: int, total: NDArray[np.int64], n_total: int
 ) -> list[int]:
-    """The items of largest evidence, the first of equal ones first."""
-    found = evidence(inside, n_inside, total, n_total)
+    """The items of largest log-likelihood ratio, the first of equal ones first."""
+    found = log_likelihood_ratio(inside, n_inside, total, n_total)
     order = np.argsort(-found, kind="stable")[:N_TOP]
-    named: list[int] = items[order[found[order] > MIN_EVIDENCE]].tolist()
+    named: list[int] = items[order[found[order] > MIN_LOG_LIKELIHOOD_RATIO]].tolist()
     return named
 
 
@@ -178,7 +180,7 @@ def _most_frequent(counter: Counter[int], said: dict[int, str]) -> list[str]:
 
 
 def _top_words(texts: pl.Series, places: NDArray[np.int32], k: int) -> list[list[str]]:
-    """For each cluster the words of largest evidence, the first of the alphabet first of equal ones."""
+    """For each cluster the words of largest log-likelihood ratio, the first of the alphabet first of equal ones."""
     presence, vocabulary = _word_presence(texts)
     n_prompts = len(places)
     ones = np.ones(n_prompts, dtype=np.int32)
@@ -190,7 +192,7 @@ def _top_words(texts: pl.Series, places: NDArray[np.int32], k: int) -> list[list
     for cluster in range(k):
         entries = slice(counts.indptr[cluster], counts.indptr[cluster + 1])
         items, inside = counts.indices[entries].astype(np.int64), counts.data[entries].astype(np.int64)
-        named = _most_evident(items, inside, int(sizes[cluster]), total[items], n_prompts)
+        named = _most_typical(items, inside, int(sizes[cluster]), total[items], n_prompts)
         found.append([vocabulary[word] for word in named])
     return found
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Doubles: TypeAlias = NDArray[np.float64]
-    Predictor: TypeAlias = "sparse.csr_matrix[np.float32] | NDArray[np.floating]"
+    Matrix: TypeAlias = "sparse.csr_matrix[np.float32] | NDArray[np.floating]"
 
 PENALTIES = np.logspace(-4, 3, 15)
 """Ridge penalties that are tried, in units of the kernel's mean diagonal."""
@@ -41,7 +41,7 @@ class Fitted:
     """[n_train, n_targets] of the training rows' kernel with a row, in its prediction."""
 
 
-def linear_kernels(predictor: Predictor) -> list[Doubles]:
+def linear_kernels(predictor: Matrix) -> list[Doubles]:
     """Kernels of a predictor: of its values as they are, and of every column brought to variance 1.
 
     Args:
@@ -60,7 +60,7 @@ def linear_kernels(predictor: Predictor) -> list[Doubles]:
     return made
 
 
-def gram(matrix: Predictor | sparse.csr_matrix[np.float64]) -> Doubles:
+def gram(matrix: Matrix | sparse.csr_matrix[np.float64]) -> Doubles:
     """Inner products of all pairs of rows, float64 [n, n], of [n, d]."""
     if sparse.issparse(matrix) and matrix.nnz > MAX_SPARSE_DENSITY * np.prod(matrix.shape):
         matrix = matrix.toarray()
@@ -106,7 +106,7 @@ def fit_kernel_ridge(
     return best
 
 
-def _to_unit_variance(predictor: Predictor) -> Predictor:
+def _to_unit_variance(predictor: Matrix) -> Matrix:
     """Columns divided by their standard deviation; constant ones become zero."""
     if sparse.issparse(predictor):
         mean = np.asarray(predictor.mean(axis=0)).ravel()

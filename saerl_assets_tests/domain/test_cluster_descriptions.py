@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
-from saerl_assets.domain.cluster_descriptions import N_EXEMPLARS, N_TOP, describe_clusters, evidence
+from saerl_assets.domain.cluster_descriptions import N_EXEMPLARS, N_TOP, describe_clusters, log_likelihood_ratio
 from saerl_assets.domain.clusters import Centroids, Clustering, active_counts, fit_clusters
 from saerl_assets.domain.spec import ClusterSpec
 from saerl_assets_tests.domain.feature_sets import (
@@ -156,7 +156,7 @@ def test_evidence_is_the_g_statistic_of_the_two_by_two_table(
     inside = data.draw(st.integers(0, n_inside))
     outside = data.draw(st.integers(0, n_outside))
     n_total, total = n_inside + n_outside, inside + outside
-    (found,) = evidence(np.array([inside]), n_inside, np.array([total]), n_total)
+    (found,) = log_likelihood_ratio(np.array([inside]), n_inside, np.array([total]), n_total)
     if inside * n_outside <= outside * n_inside:
         assert found == 0
     else:
@@ -166,6 +166,6 @@ def test_evidence_is_the_g_statistic_of_the_two_by_two_table(
 
 
 def test_evidence_prefers_what_is_rarer_elsewhere() -> None:
-    found = evidence(np.array([1, 1, 1]), 1, np.array([1, 101, 2000]), 2000)
+    found = log_likelihood_ratio(np.array([1, 1, 1]), 1, np.array([1, 101, 2000]), 2000)
     assert found[0] > found[1] > found[2]
     assert found[2] == 0

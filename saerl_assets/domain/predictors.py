@@ -172,12 +172,12 @@ class Words:
     @property
     def widths(self) -> tuple[int, ...]:
         """See `Predictor.widths`."""
-        return (len(self._vectoriser.vocabulary_),)
+        return (0 if self._vectoriser is None else len(self._vectoriser.vocabulary_),)
 
     def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
         """See `Predictor.take`."""
-        if not len(rows):  # scikit-learn takes no texts for an error
-            return sparse.csr_matrix(np.zeros((0, self.widths[0]), dtype=np.float32))
+        if not len(rows) or self._vectoriser is None:  # scikit-learn takes no texts for an error
+            return sparse.csr_matrix((len(rows), self.widths[0]), dtype=np.float32)
         found = self._vectoriser.transform([self.texts[row] for row in rows.tolist()])
         return sparse.csr_matrix(found, dtype=np.float32)
 
@@ -187,10 +187,13 @@ class Words:
 
     @cached_property
     def _vectoriser(self) -> Any:  # noqa: ANN401 - scikit-learn's, which has no types
+        """None where no text that is learned from has a word."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         words = r"\S+"
         learned = [self.texts[row] for row in _spread(len(self.texts))]
+        if not any(text.strip() for text in learned):
+            return None
         # where no word is in two texts, those of one are all that there is
         for min_df in (2, 1):
             vectoriser = TfidfVectorizer(

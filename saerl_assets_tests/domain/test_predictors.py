@@ -114,6 +114,16 @@ def test_words_that_no_two_texts_share_are_still_words() -> None:
     assert found.take(np.arange(5)).shape == (5, 5)
 
 
+@pytest.mark.parametrize("texts", [["  ", "\t"], [""], []])
+def test_texts_without_a_word_are_an_empty_predictor(texts: list[str]) -> None:
+    found = Words(texts)
+    assert found.widths == (0,)
+    assert found.take(np.arange(len(texts))).shape == (len(texts), 0)
+    assert [block.shape for _, block in found.blocks()] == [(len(texts), 0)] * bool(texts)
+    whole = WholeMatrix(sparse.csr_matrix(np.ones((len(texts), 1), dtype=np.float32)))
+    assert SideBySide((found, whole)).take(np.arange(len(texts))).shape == (len(texts), 1)
+
+
 def test_words_are_learned_from_a_spread_of_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predictors, "MAX_PROMPTS_LEARNED", 10)
     found = Words([f"even word{i % 2}" for i in range(100)])

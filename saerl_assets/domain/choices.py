@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from saerl_assets.domain.predictors import CHEAPEST_FIRST
+from saerl_assets.domain.predictors import CHOOSABLE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +20,7 @@ class Choice:
     """What a setting of `best` was resolved to, with its figures."""
 
     predictor: str
-    """The one to use, a name of `CHEAPEST_FIRST`."""
+    """The one to use, a name of `CHOOSABLE`."""
     label: str
     measure: str
     value: float
@@ -39,7 +39,8 @@ def best_predictor(signals: pl.DataFrame, label: str) -> Choice | None:
     """The cheapest predictor that is not shown to be worse than the best one; None where the label was not measured.
 
     The best of many has probably been lucky. So the gap to it is held against the largest gap that chance makes among
-    all of them (`behind_best_margin`), and within that the one that costs least is taken.
+    all of them (`behind_best_margin`), and within that the one that costs least is taken. The source's own columns
+    (`metadata`) are never taken: they may be made from the label.
 
     Args:
         signals: Table `signal_evidence` of one version.
@@ -48,11 +49,11 @@ def best_predictor(signals: pl.DataFrame, label: str) -> Choice | None:
     measured = {
         row["predictor"]: row
         for row in signals.filter(label=label).to_dicts()
-        if row["predictor"] in CHEAPEST_FIRST and row["value"] is not None
+        if row["predictor"] in CHOOSABLE and row["value"] is not None
     }
     if not measured:
         return None
-    ordered = [measured[name] for name in CHEAPEST_FIRST if name in measured]
+    ordered = [measured[name] for name in CHOOSABLE if name in measured]
     best = max(ordered, key=lambda row: row["value"])
     taken = next(row for row in ordered if row is best or row["behind_best"] <= (row["behind_best_margin"] or 0.0))
     margin = float(taken["behind_best_margin"] or 0.0)

@@ -23,7 +23,7 @@ from saerl_assets.domain.agreement import (
 from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, held_out_parts, outer_folds
 from saerl_assets.domain.kernel_ridge import Fitted, fit_kernel_ridge
 from saerl_assets.domain.label_values import Kind, LabelValues, coded, targets_of
-from saerl_assets.domain.predictors import COMBINED
+from saerl_assets.domain.predictors import CHOOSABLE, COMBINED
 from saerl_assets.domain.spec import EvidenceSpec
 from saerl_assets.domain.threads import one_thread
 
@@ -241,11 +241,12 @@ class LabelEvidence:
 
         The margin is that of multiple comparisons with the best (Hsu, Ann. Stat. 9(5), 1981): the best of many is
         likely to have been lucky, so a gap, in units of its own spread, is held against the largest that the bootstrap
-        makes over all predictors where there is none.
+        makes over all predictors where there is none. The source's own columns are held to none, since they may be
+        made from the label.
         """
         found = self._measured[name]
-        rivals = [each for other, each in self._measured.items() if other != "constant" and np.isfinite(each.value)]
-        if not rivals or not np.isfinite(found.value):
+        rivals = [each for other, each in self._measured.items() if other in CHOOSABLE and np.isfinite(each.value)]
+        if name == "metadata" or not rivals or not np.isfinite(found.value):
             return {"behind_best": None, "behind_best_margin": None}
         best = max(rivals, key=lambda rival: rival.value)
         by_chance = np.array([each.draws - found.draws - (each.value - found.value) for each in rivals])

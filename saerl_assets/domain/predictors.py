@@ -56,6 +56,10 @@ CHEAPEST_FIRST = (
 )
 """Predictors by what they cost: nothing is read, the reader alone, another model, the reader with an SAE."""
 
+CHOOSABLE = tuple(name for name in CHEAPEST_FIRST if name != "metadata")
+"""What `best` may stand for. A source's own columns may be made from the label, a near copy of it under another name,
+and no figure tells such a copy from a true signal; who knows that they are not can name `metadata` in the spec."""
+
 
 class Predictor(Protocol):
     """A row of numbers for every prompt, made part by part as it is needed: what a proxy or a probe learns from."""

@@ -69,7 +69,7 @@ def test_best_is_resolved_once_and_anew_in_a_child(grown: TinyWorld, copied_home
     assert choice["explanation"] in before["explanation"]
 
     # evidence on other labels says something else later: the version stays what it is
-    other = next(name for name in evidence["predictor"] if name not in ("constant", choice["predictor"]))
+    other = next(name for name in evidence["predictor"] if name not in ("constant", "metadata", choice["predictor"]))
     of_other = pl.col("predictor") == other
     changed = evidence.with_columns(
         value=pl.when(of_other).then(1.0).otherwise(0.1),

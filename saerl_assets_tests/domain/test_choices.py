@@ -11,7 +11,7 @@ from saerl_assets.domain.evidence import EVIDENCE_SCHEMA
 from saerl_assets.domain.kernel_ridge import linear_kernels
 from saerl_assets.domain.label_evidence import LabelEvidence
 from saerl_assets.domain.label_values import LabelValues
-from saerl_assets.domain.predictors import CHEAPEST_FIRST
+from saerl_assets.domain.predictors import CHEAPEST_FIRST, CHOOSABLE
 from saerl_assets.domain.spec import EvidenceSpec
 from saerl_assets_tests.domain.feature_sets import make_prompt_ids
 
@@ -60,6 +60,26 @@ def test_a_constant_is_no_candidate_and_what_was_not_measured_is_none() -> None:
     assert best_predictor(pl.DataFrame(schema=EVIDENCE_SCHEMA), "difficulty") is None
 
 
+def test_columns_of_the_source_are_never_taken_for_they_may_be_made_from_the_label() -> None:
+    """A near copy of the label among the source's columns: the choice and its margins are those of the others."""
+    rng = np.random.default_rng(0)
+    n = 200
+    signal = rng.normal(size=n)
+    label = LabelValues("difficulty", np.arange(n), (signal + 0.5 * rng.normal(size=n)).tolist())
+    told = LabelEvidence(label, make_prompt_ids(n), rng.normal(size=n), EvidenceSpec(n_bootstrap=100), 0)
+    copy = np.array(label.values)[:, None] + 1e-3 * rng.normal(size=(n, 1))
+    columns = {"length": rng.normal(size=(n, 1)), "metadata": copy, "sae_max": signal[:, None]}
+    for name, column in columns.items():
+        told.measure(name, linear_kernels(column))
+    found = pl.DataFrame(told.rows(), schema=EVIDENCE_SCHEMA)
+    assert found.filter(predictor="metadata")["value"][0] > 0.99
+    assert found.filter(predictor="metadata")["behind_best"][0] is None
+    assert found.filter(predictor="sae_max")["behind_best"][0] == 0.0
+    chosen = best_predictor(found, "difficulty")
+    assert chosen is not None
+    assert chosen.predictor == chosen.best_predictor == "sae_max"
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_luck_among_many_of_equal_worth_is_not_taken_for_merit(seed: int) -> None:
     """Eleven noisy views of the same signal: one looks best, and the margins know that it may have been luck."""
@@ -73,7 +93,7 @@ def test_luck_among_many_of_equal_worth_is_not_taken_for_merit(seed: int) -> Non
     found = pl.DataFrame(told.rows(), schema=EVIDENCE_SCHEMA)
     chosen = best_predictor(found, "difficulty")
     assert chosen is not None
-    assert chosen.predictor in CHEAPEST_FIRST[:3]
+    assert chosen.predictor in CHOOSABLE[:3]
     assert chosen.best_value - chosen.value <= chosen.margin < 0.25
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress
 from saerl_assets.domain.spec import digest
+from saerl_assets.resources.centroids import same_encoders
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.shards import ShardStore
@@ -102,10 +103,10 @@ class Reading:
     def sample(self, prompts: pl.DataFrame) -> "list[Shard]":
         """The shards that SAEs are measured on: texts that they were not trained on, where there are any.
 
-        A version that takes over its parent's SAEs is measured on what is new in it. Those texts have to be read
-        anyhow, so that a version with few new texts stays cheap.
+        A version with its parent's SAEs, taken over or named again, is measured on what is new in it. Those texts have
+        to be read anyhow, so that a version with few new texts stays cheap.
         """
-        if self.takes_over:
+        if self.spec.parent is not None and same_encoders(self.home, self.version):
             before = self.home.warehouse().rows("prompts", ["text_id"], dataset_version=str(self.spec.parent))
             new = prompts.filter(~pl.col("text_id").is_in(before["text_id"].implode()))
             if new.height:

@@ -120,23 +120,45 @@ def _train(
 def _load(
     reading: Reading, layer: int, source: str, shards: "list[Shard]", progress: Callable[[str], Progress]
 ) -> dict[str, Any]:
-    """Loads an SAE; its sink threshold comes from a sample of the version's own prompts."""
+    """Loads an SAE with its sink threshold, which comes from a sample of the first version's prompts that names it."""
     from saerl_assets.models.activations import sink_threshold
     from saerl_assets.models.sae_sources import fetch_sae
 
     found = fetch_sae(source, folder=reading.version.folder, into=reading.work / "fetched" / str(layer))
-    artifacts, held_out = reading.home.artifacts(), reading.held_out(shards)
-    sae_digest, path = artifacts.put("sae", found)
-    spec = reading.spec.reader
-    recipe = digest(
-        [reading.files().digest, layer, spec.sink_multiple, spec.dtype, [shard.shard_id for shard in held_out]]
+    sae_digest, path = reading.home.artifacts().put("sae", found)
+    threshold = _known_threshold(reading, layer, sae_digest)
+    if threshold is None:
+        sample = reading.activations(reading.held_out(shards), progress(f"layer {layer} sample"))
+        threshold = sink_threshold([part.layers[layer] for part in sample], reading.spec.reader.sink_multiple)
+    return {"digest": sae_digest, "path": path, "sink_threshold": threshold, "training": {}}
+
+
+def _known_threshold(reading: Reading, layer: int, sae_digest: str) -> float | None:
+    """The sink threshold that the SAE has in this home with the same reader; None where no version reads with it so.
+
+    A threshold of its own for every version would give every version other rows of the same texts. Where versions
+    differ, the version's own counts, then its nearest ancestor's, then that of the version that was registered first.
+    """
+    found = reading.home.warehouse().query(
+        "SELECT dataset_version, sink_threshold FROM sae_weights JOIN versions USING (dataset_version) "
+        "WHERE digest = ? AND reader_digest = ? AND layer = ? ORDER BY registered_at, dataset_version",
+        [sae_digest, reading.files().digest, layer],
     )
-    remembered = artifacts.recall("sink", recipe)
-    if remembered is None:
-        sample = reading.activations(held_out, progress(f"layer {layer} sample"))
-        remembered = {"threshold": sink_threshold([part.layers[layer] for part in sample], spec.sink_multiple)}
-        artifacts.remember("sink", recipe, remembered)
-    return {"digest": sae_digest, "path": path, "sink_threshold": remembered["threshold"], "training": {}}
+    known: dict[str, float] = dict(found.iter_rows())
+    specs = {key: reading.home.version(key).spec for key in known}
+    wanted = reading.spec.reader
+    free = {name: getattr(wanted, name) for name in ("model", "layers", "max_tokens")}
+    alike = [key for key, spec in specs.items() if spec.reader.model_copy(update=free) == wanted]
+    return next((known[key] for key in [*_lineage(reading), *alike] if key in alike), None)
+
+
+def _lineage(reading: Reading) -> list[str]:
+    """The version, its parent, the parent's parent and so on."""
+    keys, spec = [reading.spec.key], reading.spec
+    while spec.parent is not None:
+        spec = reading.home.version(spec.parent).spec
+        keys.append(spec.key)
+    return keys
 
 
 def _row(reading: Reading, layer: int, source: str, offset: int, made: Mapping[str, Any]) -> dict[str, Any]:

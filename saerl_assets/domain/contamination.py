@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from saerl_assets.domain.alignment import agreeing
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.fields import MISSING, Field, RowError, SourceRow, field_names, shown, unknown_field
 from saerl_assets.domain.frames import FrameBuilder
@@ -21,8 +22,9 @@ from saerl_assets.domain.near_duplicates import read_texts
 from saerl_assets.domain.ngrams import NgramIndex, evidence_of
 from saerl_assets.domain.pairs import problem_keys
 from saerl_assets.domain.progress import Progress, silent
+from saerl_assets.domain.quantities import quantities
 from saerl_assets.domain.text_pairs import text_pairs
-from saerl_assets.domain.wording import quantities, tokens
+from saerl_assets.domain.wording import tokens
 
 if TYPE_CHECKING:
     from saerl_assets.domain.spec import HygieneSpec
@@ -119,8 +121,8 @@ def find_contamination(
     """Training prompts that repeat an evaluation row, or a prompt of the version's own evaluation split.
 
     A prompt repeats a row if they share `ngram_words` words in a row, or it holds the whole row, or it nearly repeats
-    it: the same numbers, and `min_jaccard` of the text. See `ngrams.NgramIndex` for what counts as shared words. It
-    repeats a prompt of the evaluation split if the two are a pair of near-duplicates.
+    it: the same quantities between the same words, and `min_jaccard` of the text. See `ngrams.NgramIndex` for what
+    counts as shared words. It repeats a prompt of the evaluation split if the two are a pair of near-duplicates.
 
     Args:
         prompts: Table `prompts`.
@@ -218,4 +220,5 @@ def _near_copies(texts: Sequence[str], asked: Sequence[str], spec: HygieneSpec) 
     keys = np.where(is_asked, keys, -1 - np.arange(len(keys)))  # a prompt that no row could repeat stands alone
     pairs = text_pairs(compared, keys, min_jaccard=spec.min_jaccard)
     crossing = pairs.filter((pl.col("first") < len(texts)) & (pl.col("second") >= len(texts)))
+    crossing = crossing.filter(agreeing(compared, crossing))
     return [(prompt, first_rows[row - len(texts)], jaccard) for prompt, row, jaccard in crossing.iter_rows()]

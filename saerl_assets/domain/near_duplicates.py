@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from saerl_assets.domain.alignment import agreeing
 from saerl_assets.domain.feature_pairs import cosines, feature_pairs
 from saerl_assets.domain.features import require_aligned
 from saerl_assets.domain.pairs import connected_groups, problem_keys
 from saerl_assets.domain.progress import Progress, silent
+from saerl_assets.domain.quantities import quantities
 from saerl_assets.domain.text_pairs import jaccard_overlaps, text_pairs
-from saerl_assets.domain.wording import quantities, tokens
+from saerl_assets.domain.wording import tokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,11 +77,12 @@ def find_near_duplicates(
 ) -> NearDuplicates:
     """Finds the prompts that are the same problem in nearly the same words.
 
-    Two prompts are near-duplicates if they could be the same problem (`pairs.problem_keys`: the same numbers with the
-    same signs, the same operators between them, the same short reference answer where all have one) and either their
-    texts overlap by `min_jaccard` or their features are as parallel as `min_similarity`. Groups are what these pairs
-    connect. A group's representative is the training prompt with the smallest prompt_id, which depends on nothing but
-    the prompts; where it has no training prompt, the prompt with the smallest.
+    Two prompts are near-duplicates if they could be the same problem and either their texts overlap by `min_jaccard`
+    or their features are as parallel as `min_similarity`. They could be the same problem if they have the same
+    quantities (`quantities.parts`) between the same words (`alignment.state_the_same`), and the same short reference
+    answer where all have one (`pairs.problem_keys`). Groups are what these pairs connect. A group's representative is
+    the training prompt with the smallest prompt_id, which depends on nothing but the prompts; where it has no training
+    prompt, the prompt with the smallest.
 
     Args:
         prompts: Table `prompts`, by prompt_id.
@@ -107,6 +110,7 @@ def find_near_duplicates(
     )
     linked = by_text.select("first", "second").merge_sorted(by_features.select("first", "second"), key="first")
     linked = linked.unique().sort("first", "second")
+    linked = linked.filter(agreeing(texts, linked))
     first, second = linked["first"].to_numpy(), linked["second"].to_numpy()
     measured = linked.with_columns(
         jaccard=jaccard_overlaps(texts, first, second),

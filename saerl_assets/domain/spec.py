@@ -312,8 +312,11 @@ class EvaluationSpec(Section):
 class HygieneSpec(Section):
     """Hygiene: prompts that say the same thing twice, and prompts that evaluation rows are made of.
 
-    Prompts with other numbers, or with other reference answers of a few words, are other problems, however alike they
-    read, and never near-duplicates.
+    Prompts with other quantities, with the same ones between other words (`7 - 4` and `4 - 7`), or with other reference
+    answers of a few words are other problems, however alike they read, and never near-duplicates. Quantities are
+    numbers in digits, English number words, operators and comparison signs. What one other word changes cannot be
+    known: `increasing` and `decreasing`, `most` and `least`, or a `not`, are a few letters. Where reference answers do
+    not tell such problems apart, look at the groups before folding them.
     """
 
     near_duplicates: Literal["keep", "fold"] = "keep"

@@ -1,7 +1,8 @@
-"""Texts as they are compared: words without case and punctuation, and the quantities that tell problems apart.
+"""Texts as they are compared: words without case and punctuation.
 
-Belongs here: what of a text counts when it is held against another. Does not belong here: holding texts against each
-other (text_pairs, contamination), and the canonical form that identity follows from (messages).
+Belongs here: what of a text counts when it is held against another. Does not belong here: the quantities that tell
+problems apart (quantities), holding texts against each other (alignment, text_pairs, contamination), and the canonical
+form that identity follows from (messages).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _UNSPACED = (
 )
 """Code points of scripts that put no space between words: each of their letters counts as a word."""
 
-_POINT = "\N{MODIFIER LETTER HALF TRIANGULAR COLON}"
+DECIMAL_POINT = "\N{MODIFIER LETTER HALF TRIANGULAR COLON}"
 """Stands for a decimal point while a text is cut up: it counts as a letter and no language begins a word with it."""
 
 _SAME_SIGN = str.maketrans(
@@ -46,30 +47,27 @@ _OPERATORS = "-*/%"
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
-_QUANTITY = re.compile(rf"(?:(?<![\w)\]}}])[-+])?\d[\d{_POINT}]*")
-_BETWEEN = re.compile(r"(?<=\d)\s*([-+*/^])\s*(?=\d)")
 
 
-class _Separating(dict[int, str]):
-    """What each character becomes before a text is cut at its spaces; filled as characters come."""
+class Separating(dict[int, str]):
+    """What each character becomes before a text is cut at its spaces, for `str.translate`; filled as they come."""
 
     def __missing__(self, code: int) -> str:
-        character = chr(code)
+        self[code] = self.becomes(chr(code))
+        return self[code]
+
+    def becomes(self, character: str) -> str:
+        """The character itself, between spaces where it is a word of its own, or a space where it does not count."""
         kind = unicodedata.category(character)
         if kind[0] in "LN":
-            unspaced = any(first <= code <= last for first, last in _UNSPACED)
-            becomes = f" {character}" if unspaced else character
-        elif kind[0] == "M":
-            becomes = character
-        elif kind[0] == "S" or character in _OPERATORS:
-            becomes = f" {character} "
-        else:
-            becomes = " "
-        self[code] = becomes
-        return becomes
+            unspaced = any(first <= ord(character) <= last for first, last in _UNSPACED)
+            return f" {character}" if unspaced else character
+        if kind[0] == "M":
+            return character
+        return f" {character} " if kind[0] == "S" or character in _OPERATORS else " "
 
 
-_SEPARATING = _Separating()
+_SEPARATING = Separating()
 
 
 def tokens(text: str) -> list[str]:
@@ -79,23 +77,12 @@ def tokens(text: str) -> list[str]:
     gone; compatibility characters are their plain ones (Unicode's NFKC). Of scripts that put no space between words,
     each letter is a word.
     """
-    return _prepared(text).translate(_SEPARATING).replace(_POINT, ".").split()
+    return prepared(text).translate(_SEPARATING).replace(DECIMAL_POINT, ".").split()
 
 
 def words(text: str) -> list[str]:
     """The tokens that are words or numbers: what n-grams are made of."""
     return [token for token in tokens(text) if token[0].isalnum()]
-
-
-def quantities(text: str) -> tuple[str, ...]:
-    """The numbers of a text with their signs, and the operators between two numbers, sorted.
-
-    Two problems that differ in one of them are different problems, however alike they read. They are not compared in
-    their order, so that a sentence may move. Numbers in words ("three") are words.
-    """
-    prepared = _prepared(text)
-    numbers = [number.removeprefix("+").replace(_POINT, ".") for number in _QUANTITY.findall(prepared)]
-    return tuple(sorted([*numbers, *_BETWEEN.findall(prepared)]))
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -108,6 +95,7 @@ def shingles(text: str) -> frozenset[str]:
     return frozenset(plain[start : start + SHINGLE_CHARACTERS] for start in range(last + 1))
 
 
-def _prepared(text: str) -> str:
+def prepared(text: str) -> str:
+    """A text in small letters with plain characters, numbers and hyphens, its decimal points as DECIMAL_POINT."""
     plain = unicodedata.normalize("NFKC", text).casefold().translate(_SAME_SIGN)
-    return _HYPHEN.sub(" ", _DECIMAL.sub(_POINT, _THOUSANDS.sub("", plain)))
+    return _HYPHEN.sub(" ", _DECIMAL.sub(DECIMAL_POINT, _THOUSANDS.sub("", plain)))

@@ -87,6 +87,12 @@ def test_near_copies_of_rows_are_found_and_other_numbers_are_not() -> None:
     assert "text overlap 0.8" in hits["explanation"][0]
 
 
+def test_a_row_with_its_numbers_swapped_is_no_copy() -> None:
+    swapped = LONG.replace("12", "@").replace("3", "12").replace("@", "3")
+    assert find(prompts_of(swapped), LONG, ngram_words=21).is_empty()
+    assert find(prompts_of(LONG.replace("farmer", "miller")), LONG, ngram_words=21).height == 1
+
+
 def test_common_phrases_prove_nothing_but_whole_rows_do() -> None:
     many = [f"{STORY} and then number {word}" for word in "abcdefghijklmnopqrst"]
     row = f"{STORY} which nobody has ever seen before in all of the land"

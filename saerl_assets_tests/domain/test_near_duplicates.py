@@ -58,6 +58,8 @@ def grouped(found: NearDuplicates) -> list[str]:
         LONG.replace("?", "").replace(".", " --"),
         LONG.replace("beside", "besides"),
         LONG.replace("together", "togehter"),
+        LONG.replace("farmer", "miller"),
+        LONG.replace(" ", "  ").replace("3 goats", "three goats"),
         "How many legs do all of them have together? A farmer keeps 12 hens and 3 goats in a yard beside the old mill.",
     ],
 )
@@ -72,6 +74,44 @@ def test_copies_with_small_changes_are_found(copy: str) -> None:
 def test_another_number_is_another_problem(old: str, new: str) -> None:
     rows = np.ones((2, 3), dtype=np.float32)
     assert find(prompts_of(LONG, LONG.replace(old, new)), rows).groups.is_empty()
+
+
+BAKER = (
+    "A baker has 12 trays of rolls and sells 45 of the rolls on Monday before noon. He then shares what is left among "
+    "his neighbours. If each tray holds the same number, how many trays are empty in the end, and how many rolls does "
+    "the baker keep for himself on that day?"
+)
+WALK = (
+    "Three friends walk to the market and back. On the way there they walk uphill at a speed that is twice as slow as "
+    "on the way back. How long does the whole walk take if the way there takes two hours?"
+)
+CURVE = (
+    "Let f be a function with f(x) = x^2 - 3 for all real x; determine whether the function is increasing on the "
+    "positive half line and justify your answer in one sentence."
+)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (BAKER, BAKER.replace("12", "@").replace("45", "12").replace("@", "45")),
+        (WALK, WALK.replace("two hours", "six hours")),
+        (WALK, WALK.replace("twice", "half")),
+        ("What is 7 mod 3", "What is 3 mod 7"),
+        ("Solve 8 - 3", "Solve 3 - 8"),
+        ("What is 12/4", "What is 4/12"),
+        ("Is 5 < 7?", "Is 5 > 7?"),
+        ("Find x^2 for x=3", "Find x^3 for x=2"),
+    ],
+)
+def test_swapped_operands_number_words_and_signs_make_another_problem(one: str, other: str) -> None:
+    """However alike they read, and although the same features fire."""
+    assert find(prompts_of(one, other), np.ones((2, 3), dtype=np.float32), min_jaccard=0.01).groups.is_empty()
+    assert find(prompts_of(one, one.upper())).groups.height == 2
+
+
+def test_a_word_that_turns_the_meaning_is_not_known() -> None:
+    assert grouped(find(prompts_of(CURVE, CURVE.replace("increasing", "decreasing")))) == ["ab"]
 
 
 def test_another_short_answer_is_another_problem_and_an_unknown_one_is_not() -> None:
@@ -96,7 +136,7 @@ def test_features_find_what_words_do_not() -> None:
 
 def test_groups_are_connected_and_the_smallest_training_prompt_stands_for_each() -> None:
     rows = np.array([[1, 0, 0.25], [1, 0, 0], [1, 0.25, 0], [0, 1, 0], [0, 1, 0.01]], dtype=np.float32)
-    found = find(prompts_of("one", "two", "three", "four", "five", splits="e...."), rows)
+    found = find(prompts_of("hens", "goats", "cows", "pigs", "sheep", splits="e...."), rows)
     assert grouped(found) == ["abc", "de"]
     pairs = set(found.pairs.select("prompt_id", "other_id").iter_rows())
     assert ("a", "c") not in pairs, "a chain, not a clique"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saerl_assets.domain.wording import quantities, shingles, tokens, words
+from saerl_assets.domain.wording import shingles, tokens, words
 
 
 @pytest.mark.parametrize(
@@ -34,34 +34,6 @@ def test_words_are_tokens_without_operators() -> None:
     assert words("Is 3 + 4 > π?") == ["is", "3", "4", "π"]
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Calculate 7 + 4.", "Calculate 7 - 4."),
-        ("Calculate 7 + 4.", "Calculate 7 + 5."),
-        ("What is -3 plus 2?", "What is 3 plus 2?"),
-        ("Pay 3.5 euros", "Pay 35 euros"),
-        ("2^3", "2*3"),
-    ],
-)
-def test_other_quantities_tell_problems_apart(one: str, other: str) -> None:
-    assert quantities(one) != quantities(other)
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Ann has 1,000 apples and 3 pears.", "Ann has 3 pears and 1000 apples"),
-        ("Calculate 7 \N{MINUS SIGN} 4.", "calculate 7-4"),
-        ("pages 3\N{EN DASH}5", "pages 3-5"),
-        ("a list: 4, 5", "a list - 5, 4"),
-        ("It is +3 degrees", "It is 3 degrees"),
-    ],
-)
-def test_the_same_quantities_however_they_are_written(one: str, other: str) -> None:
-    assert quantities(one) == quantities(other)
-
-
 def test_shingles_of_short_and_of_wordless_texts() -> None:
     assert shingles("Hello!") == {"hello"}
     assert shingles("Hello you") == {"hello", "ello ", "llo y", "lo yo", "o you"}
@@ -75,4 +47,3 @@ def test_any_text_is_taken(text: str) -> None:
     assert shingles(text)
     assert all(token and not token.isspace() for token in tokens(text))
     assert tokens(" ".join(tokens(text))) == tokens(text)
-    assert quantities(text) == quantities(text.upper()) or not text.isascii()

@@ -14,6 +14,7 @@ from saerl_assets.assets.rooms import GPU_POOL, outs
 from saerl_assets.domain.evidence import weigh_evidence
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.label_values import LabelValues
+from saerl_assets.domain.questions import question_ids
 from saerl_assets.domain.supervision import supervise
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.evidence import (
@@ -82,7 +83,7 @@ def evidence(
     found = weigh_evidence(
         predictors,
         known,
-        prompts["prompt_id"].to_list(),
+        question_ids(prompts),
         prompts["n_tokens"].to_numpy().astype(np.float64),
         spec.evidence,
         spec.seed,

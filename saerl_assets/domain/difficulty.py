@@ -17,6 +17,7 @@ from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, outer_folds
 from saerl_assets.domain.label_scale import LabelScale
 from saerl_assets.domain.linear_models import LinearModel, predict_held_out
 from saerl_assets.domain.predictors import PooledFeatures, SideBySide, prompt_length
+from saerl_assets.domain.questions import numbered, question_ids
 from saerl_assets.domain.ranking import MIN_ROWS_RANKED, Ranking
 from saerl_assets.domain.regressors import NAMES, Regressor, choose_regressor, fit_regressor
 from saerl_assets.domain.supervision import Supervision, known_values, supervise, why_not_learnable
@@ -111,7 +112,8 @@ def score_difficulty(
 
     The proxy is fitted to the labelled rows and applied block by block, so memory does not grow with the prompts. Its
     predictions are brought to the label's scale by isotonic regression on those of rows that were not learned from;
-    where that makes steps, the raw prediction orders the prompts of a step.
+    where that makes steps, the raw prediction orders the prompts of a step. Responses to one question are held out
+    together, in the folds that measure as in those that choose, and drawn together for the intervals.
 
     `auto` takes the proxy if its held-out rank correlation with the label is above 0, else the magnitude.
     `label` takes the label where known and the proxy elsewhere, on the same scale; without a proxy the
@@ -137,9 +139,10 @@ def score_difficulty(
     require_aligned(features, prompts)
     supervision = supervise(prompts, labels, spec.label, limit=spec.n_labels, seed=seed)
     activity, length = prompt_activity(features), prompt_length(prompts)
-    names = [features.prompt_ids[row] for row in supervision.rows]
+    names = question_ids(prompts, supervision.rows)
     n_tokens = prompts["n_tokens"].to_numpy().astype(np.float64)
-    ranking = Ranking(supervision.values, outer_folds(names, seed=seed), n_tokens[supervision.rows], seed)
+    folds, groups = outer_folds(names, seed=seed), numbered(names)
+    ranking = Ranking(supervision.values, folds, n_tokens[supervision.rows], seed, groups)
     source = predictor or PooledFeatures(features, spec.pooling, f"sae_{'_'.join(spec.pooling)}")
     if spec.with_length and source.name not in HAVE_LENGTH:
         source = SideBySide((source, length), f"{source.name} and length")

@@ -85,7 +85,7 @@ class Evidence:
 def weigh_evidence(
     predictors: Mapping[str, Predictor],
     labels: Sequence[LabelValues],
-    prompt_ids: Sequence[str],
+    questions: Sequence[str],
     lengths: NDArray[np.float64],
     spec: EvidenceSpec,
     seed: int,
@@ -93,14 +93,15 @@ def weigh_evidence(
 ) -> Evidence:
     """Measures every predictor on every label, on the same rows and folds.
 
-    Predictions are ridge regressions on the predictor's linear kernel, cross-validated over the hash of the prompt,
-    with kernel and penalty chosen by leave-one-out error inside each training part. Intervals are percentiles of a
-    bootstrap over prompts within folds, paired over predictors.
+    Predictions are ridge regressions on the predictor's linear kernel, cross-validated over the hash of the question,
+    with kernel and penalty chosen by leave-one-question-out error inside each training part. Intervals are percentiles
+    of a bootstrap over questions within folds, paired over predictors. Where prompts have no responses, every prompt is
+    a question of its own.
 
     Args:
         predictors: What there is by name, simpler ones first; only the labelled rows are made.
         labels: What is known of the training prompts.
-        prompt_ids: All prompts.
+        questions: What each prompt asks (`questions.question_ids`), of all prompts.
         lengths: float64 [n_prompts], their tokens.
         spec: Limits.
         seed: Seed of folds, samples and bootstrap.
@@ -110,12 +111,12 @@ def weigh_evidence(
     curve: list[dict[str, object]] = []
     verdicts: list[dict[str, object]] = []
     for number, label in enumerate(labels):
-        chosen = sampled(label, prompt_ids, spec.max_labels, seed)
+        chosen = sampled(label, questions, spec.max_labels, seed)
         reason = why_not(chosen, spec.min_labels)
         if reason is not None:
             verdicts.append(verdict_row(chosen, "not_measured", None, reason))
             continue
-        told = LabelEvidence(chosen, [prompt_ids[row] for row in chosen.rows], lengths[chosen.rows], spec, seed)
+        told = LabelEvidence(chosen, [questions[row] for row in chosen.rows], lengths[chosen.rows], spec, seed)
         for place, (name, predictor) in enumerate(predictors.items()):
             if (label.name, name) not in TELLS_ITSELF:
                 told.measure(name, linear_kernels(predictor.take(chosen.rows)))

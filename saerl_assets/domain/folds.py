@@ -1,4 +1,4 @@
-"""Who is held out when: deterministic folds and subsets by the hash of the prompt.
+"""Who is held out when: deterministic folds and subsets by a hash, of the prompt or of what it asks (questions).
 
 Belongs here: turning prompt ids into fractions, folds and the rows that settings are chosen on. Does not
 belong here: what is learned on the folds (difficulty, quality), and the split into training and evaluation
@@ -45,7 +45,7 @@ def hash_fractions(prompt_ids: Sequence[str], *, seed: int, purpose: str) -> NDA
 
 
 def outer_folds(prompt_ids: Sequence[str], *, seed: int) -> NDArray[np.int64]:
-    """The outer fold of each prompt, int64 [n] in [0, `N_OUTER_FOLDS`).
+    """The outer fold of each prompt, int64 [n] in [0, `N_OUTER_FOLDS`); the same for the same name.
 
     A prompt keeps its fold when others come or go. So folds are of about the same size, not of exactly the
     same; of very few prompts one can be empty.

@@ -33,6 +33,7 @@ from saerl_assets.domain.messages import (
     canonical_messages,
     canonical_response,
     prompt_id,
+    question_id,
 )
 from saerl_assets.domain.spec import SplitSpec, VersionSpec
 
@@ -123,6 +124,7 @@ class Gathering:
             response = canonical_response(fields.response.of(value), fields.response.path, is_needed=is_needed)
         answer = as_text(fields.answer.of(value), fields.answer.path) if fields.answer else None
         identity = prompt_id(messages, response)
+        question = identity if response is None else question_id(messages)
         prompt = self._index.get(identity)
         if prompt is None:
             topic = as_text(fields.topic.of(value), fields.topic.path) if fields.topic else None
@@ -131,9 +133,9 @@ class Gathering:
             self.prompts.add(identity, row.position, to_json(messages), is_chat, response, topic, extra)
             self.affixes.add(messages[asking_message(messages)]["content"])
             self.answers.append(answer)
-            self.is_evaluation.append(self._is_evaluation(identity, value))
+            self.is_evaluation.append(self._is_evaluation(question, value))
         else:
-            self._fold(prompt, answer, is_evaluation=self._is_evaluation(identity, value))
+            self._fold(prompt, answer, is_evaluation=self._is_evaluation(question, value))
         self._keep_row(row, value, prompt)
 
     def _fold(self, prompt: int, answer: str | None, *, is_evaluation: bool) -> None:
@@ -164,9 +166,9 @@ class Gathering:
         self.first_unreadable = self.first_unreadable or f"{self.file}:{row.line}: {unreadable(field.path, raw)}"
         return NO_VALUE
 
-    def _is_evaluation(self, identity: str, value: dict[str, object]) -> bool:
+    def _is_evaluation(self, question: str, value: dict[str, object]) -> bool:
         if self.fields.split is None:
-            return is_set_apart(identity, self.spec.split.evaluation_fraction)
+            return is_set_apart(question, self.spec.split.evaluation_fraction)
         return _names_evaluation(self.fields.split.of(value), self.spec.split)
 
     def _watch_fields(self, value: dict[str, object]) -> None:
@@ -237,14 +239,15 @@ class MappedFields:
         return {path: item for path, item in found.items() if item is not MISSING}
 
 
-def is_set_apart(identity: str, fraction: float) -> bool:
-    """Whether a prompt is set apart for evaluation, by its id alone: the same in every version.
+def is_set_apart(question: str, fraction: float) -> bool:
+    """Whether a prompt is set apart for evaluation, by what it asks alone: the same in every version.
 
-    The id is hashed once more, so that the split is independent of other choices made by the id's digits.
+    All responses to a question are on one side, and one without a response is where its id puts it. The id of the
+    question is hashed once more, so that the split is independent of other choices made by the id's digits.
     """
     if fraction <= 0.0:
         return False
-    number = int.from_bytes(hashlib.sha256(f"split\0{identity}".encode()).digest()[:8], "big")
+    number = int.from_bytes(hashlib.sha256(f"split\0{question}".encode()).digest()[:8], "big")
     return number < fraction * 2**64
 
 

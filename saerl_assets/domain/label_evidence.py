@@ -24,6 +24,7 @@ from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, held_out_pa
 from saerl_assets.domain.kernel_ridge import Fitted, fit_kernel_ridge
 from saerl_assets.domain.label_values import Kind, LabelValues, coded, targets_of
 from saerl_assets.domain.predictors import CHOOSABLE, COMBINED
+from saerl_assets.domain.questions import members, numbered, redrawn
 from saerl_assets.domain.spec import EvidenceSpec
 from saerl_assets.domain.threads import one_thread
 
@@ -58,18 +59,21 @@ class _Measured:
     """[n] predicted value or probability."""
     value: float
     draws: Doubles = field(repr=False, default_factory=lambda: np.zeros(0))
-    """The measure on bootstrap samples of the prompts, the same samples for every predictor."""
+    """The measure on bootstrap samples of the questions, the same samples for every predictor."""
 
 
 class LabelEvidence:
     """What each predictor is worth on one label; see `evidence.weigh_evidence`."""
 
     def __init__(
-        self, label: LabelValues, prompt_ids: Sequence[str], lengths: Doubles, spec: EvidenceSpec, seed: int
+        self, label: LabelValues, questions: Sequence[str], lengths: Doubles, spec: EvidenceSpec, seed: int
     ) -> None:
         self._label, self._lengths, self._spec = label, lengths, spec
-        self._folds = outer_folds(prompt_ids, seed=seed)
-        self._order = np.argsort(hash_fractions(prompt_ids, seed=seed, purpose="label budget"), kind="stable")
+        self._folds, self._groups = outer_folds(questions, seed=seed), numbered(questions)
+        self._parts = [
+            members(np.flatnonzero(self._folds == fold), self._groups) for fold in np.unique(self._folds)
+        ]  # of each fold the rows of each question
+        self._order = np.argsort(hash_fractions(questions, seed=seed, purpose="label budget"), kind="stable")
         self._classes, self._codes = coded(label)
         self._targets = targets_of(label, self._classes, self._codes)
         self._rng = np.random.default_rng(seed)
@@ -83,7 +87,7 @@ class LabelEvidence:
         probability = np.zeros_like(self._targets)
         with one_thread():
             for train, test in held_out_parts(self._folds):
-                fitted = fit_kernel_ridge(kernels, self._targets, train, test)
+                fitted = fit_kernel_ridge(kernels, self._targets, train, test, self._groups)
                 score[test] = self._scored(fitted.predictions, train)
                 probability[test] = self._calibrated(fitted, train)
         found = _Measured(score, probability[:, 0], self._value(score, np.arange(len(score))))
@@ -135,7 +139,7 @@ class LabelEvidence:
                 with one_thread():
                     for train, test in held_out_parts(self._folds):
                         few = np.sort(self._order[np.isin(self._order, train)][:budget])
-                        fitted = fit_kernel_ridge(self._kernels[name], self._targets, few, test)
+                        fitted = fit_kernel_ridge(self._kernels[name], self._targets, few, test, self._groups)
                         score[test] = self._scored(fitted.predictions, few)
                 made.append(
                     {
@@ -260,9 +264,8 @@ class LabelEvidence:
         return {"behind_best": best.value - found.value, "behind_best_margin": margin}
 
     def _resampled(self) -> Integers:
-        """Rows drawn with replacement within every fold."""
-        parts = [np.flatnonzero(self._folds == fold) for fold in np.unique(self._folds)]
-        return np.concatenate([self._rng.choice(rows, len(rows)) for rows in parts])
+        """Rows drawn with replacement within every fold, those of one question together."""
+        return np.concatenate([redrawn(parts, self._rng) for parts in self._parts])
 
 
 def _interval(draws: Doubles) -> tuple[float | None, float | None]:

@@ -41,11 +41,11 @@ class LabelValues:
         return "binary" if len(np.unique(np.asarray(self.values, dtype=float))) == 2 else "numeric"
 
 
-def sampled(label: LabelValues, prompt_ids: Sequence[str], limit: int, seed: int) -> LabelValues:
-    """So many rows at most, chosen by the hash of the prompt; `prompt_ids` are those of all prompts."""
+def sampled(label: LabelValues, questions: Sequence[str], limit: int, seed: int) -> LabelValues:
+    """So many rows at most, by the hash of the question, so that its responses come together; of all prompts."""
     if len(label.rows) <= limit:
         return label
-    names = [prompt_ids[row] for row in label.rows]
+    names = [questions[row] for row in label.rows]
     fractions = hash_fractions(names, seed=seed, purpose=f"evidence on {label.name}")
     kept = np.sort(np.argsort(fractions, kind="stable")[:limit])
     return LabelValues(label.name, label.rows[kept], [label.values[place] for place in kept])

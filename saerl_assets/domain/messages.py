@@ -89,6 +89,11 @@ def prompt_id(messages: Messages, response: str | None) -> str:
     return digest({"messages": messages, "response": response})[:ID_HEX_DIGITS]
 
 
+def question_id(messages: Messages) -> str:
+    """Identity of what is asked: that of the prompt without its response, and so of a prompt without one its own."""
+    return prompt_id(messages, None)
+
+
 def asking_message(messages: Messages) -> int:
     """Index of the message that affixes are stripped from: the last one by the user, else the last one."""
     for place in range(len(messages) - 1, -1, -1):

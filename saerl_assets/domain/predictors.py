@@ -181,7 +181,7 @@ class Words:
     def take(self, rows: NDArray[np.int64]) -> FloatMatrix:
         """See `Predictor.take`."""
         if not len(rows) or self._vectoriser is None:  # scikit-learn takes no texts for an error
-            return sparse.csr_matrix((len(rows), self.widths[0]), dtype=np.float32)
+            return sparse.csr_matrix(np.zeros((len(rows), self.widths[0]), dtype=np.float32))
         found = self._vectoriser.transform([self.texts[row] for row in rows.tolist()])
         return sparse.csr_matrix(found, dtype=np.float32)
 

@@ -26,6 +26,7 @@ from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, held_out_pa
 from saerl_assets.domain.intervals import auroc_interval
 from saerl_assets.domain.probes import NAMES, Chosen, Probe, choose, fit_chosen
 from saerl_assets.domain.quality_filter import why_weak
+from saerl_assets.domain.questions import numbered, question_ids
 from saerl_assets.domain.supervision import Supervision, supervise, why_not_learnable
 from saerl_assets.domain.threads import one_thread
 
@@ -97,7 +98,8 @@ def train_probe(
     rollouts. In the fit correct and wrong outcomes count alike in sum, however rare one of them is; the calibration,
     learned from out-of-fold scores, brings the probabilities back to how often outcomes are correct.
 
-    Responses to one prompt are held out together, for a probe that has seen one of them knows how hard the prompt is.
+    Responses to one question are held out together (`questions.question_ids`), for a probe that has seen one of them
+    knows how hard the question is.
 
     Args:
         predictor: A row for every prompt; only those of labelled prompts are taken.
@@ -121,7 +123,7 @@ def train_probe(
         explanation = f"{reason} Quality filters nothing."
         metric = _empty_metric("none", "held_out", predictor.name, len(supervision.rows), n_observations, explanation)
         return ProbeResult(None, pl.DataFrame([metric], schema=METRICS_SCHEMA))
-    names = group_names(prompts, supervision.rows)
+    names = question_ids(prompts, supervision.rows)
     examples = Examples(
         predictor.take(supervision.rows),
         supervision.values,
@@ -133,17 +135,6 @@ def train_probe(
         learned = _Learned.from_examples(examples, names, spec, seed)
         metrics = learned.metrics(predictor.name, n_observations, supervision.left_out, spec)
     return ProbeResult(learned.final, metrics, learned.curve)
-
-
-def group_names(prompts: pl.DataFrame, rows: Integers) -> list[str]:
-    """What is held out together: the messages where prompts come with responses, else the prompt itself.
-
-    Args:
-        prompts: Table `prompts`.
-        rows: int64 [n], row numbers.
-    """
-    with_responses = "response" in prompts.columns and prompts["response"].null_count() < len(prompts)
-    return prompts["messages" if with_responses else "prompt_id"].gather(rows).to_list()
 
 
 def encoders_of(sae_weights: pl.DataFrame, predictor: str) -> str | None:
@@ -187,8 +178,7 @@ class _Learned:
         chosen = choose(spec.probe, examples)
         model = fit_chosen(chosen, examples)
         final = Probe(chosen.kind, model, _calibration(scores, examples, np.arange(len(folds))))
-        groups = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
-        return cls(examples, folds, groups, chosen, scores, probabilities, final, seed)
+        return cls(examples, folds, numbered(names), chosen, scores, probabilities, final, seed)
 
     @property
     def curve(self) -> pl.DataFrame:

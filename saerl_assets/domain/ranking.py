@@ -13,6 +13,7 @@ import numpy as np
 from saerl_assets.domain.agreement import MIN_ROWS_RANKED, r_squared, spearman
 from saerl_assets.domain.folds import held_out_parts
 from saerl_assets.domain.label_scale import LabelScale
+from saerl_assets.domain.questions import members
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,10 +36,14 @@ class Ranking:
         folds: int64 [n], outer fold of each row.
         lengths: float64 [n] tokens of each row.
         seed: Seed of the bootstrap.
+        groups: int64 [n], the same for rows that belong together and are in one fold; each is its own by default.
     """
 
-    def __init__(self, target: Doubles, folds: Integers, lengths: Doubles, seed: int) -> None:
+    def __init__(
+        self, target: Doubles, folds: Integers, lengths: Doubles, seed: int, groups: Integers | None = None
+    ) -> None:
         self.target, self.folds, self._seed = target, folds, seed
+        self._groups = np.arange(len(target)) if groups is None else groups
         parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
         # so few that no fold can be ranked are ranked together
         self._parts = [rows for rows in parts if len(rows) >= MIN_ROWS_RANKED] or [np.arange(len(target))]
@@ -48,8 +53,9 @@ class Ranking:
         """Figures of a score of rows that it was not fitted to.
 
         Spearman's correlation within folds, averaged by size, since ranks of two models do not compare; its interval
-        by bootstrap over prompts; the same for the difference to length, whatever the direction in which length ranks;
-        and R2 on the label's scale, for each fold by the map (`LabelScale`) that the other folds teach.
+        by bootstrap over prompts, those of a group drawn together; the same for the difference to length, whatever the
+        direction in which length ranks; and R2 on the label's scale, for each fold by the map (`LabelScale`) that the
+        other folds teach.
         """
         value, draws = self._value(score), self._draws(score)
         low, high = _interval(draws)
@@ -78,15 +84,32 @@ class Ranking:
         rng = np.random.default_rng(self._seed)
         total, weight = np.zeros(N_BOOTSTRAP), np.zeros(N_BOOTSTRAP)
         for rows in self._parts:
-            at_once = max(_ENTRIES_AT_ONCE // max(len(rows), 1), 1)
-            for start in range(0, N_BOOTSTRAP, at_once):
-                draws = slice(start, min(start + at_once, N_BOOTSTRAP))
-                places = rows[rng.integers(0, max(len(rows), 1), (draws.stop - start, len(rows)))]
-                values = _spearman_by_row(score[places], self.target[places])
-                is_known = np.isfinite(values)
-                total[draws] += np.where(is_known, values, 0.0) * len(rows)
-                weight[draws] += is_known * len(rows)
+            groups = members(rows, self._groups)
+            values = (
+                self._of_rows(score, rows, rng) if len(groups) == len(rows) else self._of_groups(score, groups, rng)
+            )
+            is_known = np.isfinite(values)
+            total += np.where(is_known, values, 0.0) * len(rows)
+            weight += is_known * len(rows)
         return np.asarray(np.divide(total, weight, out=np.full(N_BOOTSTRAP, np.nan), where=weight > 0))
+
+    def _of_rows(self, score: Doubles, rows: Integers, rng: np.random.Generator) -> Doubles:
+        """Correlations on samples of rows, many samples at once."""
+        values = np.full(N_BOOTSTRAP, np.nan)
+        at_once = max(_ENTRIES_AT_ONCE // max(len(rows), 1), 1)
+        for start in range(0, N_BOOTSTRAP, at_once):
+            draws = slice(start, min(start + at_once, N_BOOTSTRAP))
+            places = rows[rng.integers(0, max(len(rows), 1), (draws.stop - start, len(rows)))]
+            values[draws] = _spearman_by_row(score[places], self.target[places])
+        return values
+
+    def _of_groups(self, score: Doubles, groups: list[Integers], rng: np.random.Generator) -> Doubles:
+        """Correlations on samples of whole groups, which differ in size and so come one by one."""
+        values = np.full(N_BOOTSTRAP, np.nan)
+        for draw, chosen in enumerate(rng.integers(0, len(groups), (N_BOOTSTRAP, len(groups)))):
+            places = np.concatenate([groups[group] for group in chosen])
+            values[draw] = _spearman_by_row(score[places][None], self.target[places][None])[0]
+        return values
 
     def _r2(self, score: Doubles) -> float | None:
         foretold, base = np.full(len(score), np.nan), np.full(len(score), np.nan)

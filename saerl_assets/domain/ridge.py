@@ -38,14 +38,14 @@ def fit_ridge(
     """Minimises |y - Xw|^2 + n penalty |w|^2, columns as they are or each brought to variance 1.
 
     Parts that stand side by side get the same total variance, so that many columns do not drown few. Scale and penalty
-    are those of the least leave-one-out error (`kernel_ridge.fit_kernel_ridge`). Of more than `MAX_KERNEL_ROWS` rows
-    they are chosen on that many, by hash, and n times the penalty is kept: it is the noise's variance over the
-    weights', which more rows do not change.
+    are those of the least leave-one-out error (`kernel_ridge.fit_kernel_ridge`), rows that belong together left out
+    together. Of more than `MAX_KERNEL_ROWS` rows they are chosen on that many, by hash, and n times the penalty is
+    kept: it is the noise's variance over the weights', which more rows do not change.
 
     Args:
         matrix: float32 [n, n_features], two rows or more.
         target: float64 [n].
-        fractions: float64 [n], hash fractions of the rows.
+        fractions: float64 [n], hash fractions of the rows; rows that belong together have the same.
         widths: Columns of each part that stands side by side; all are one part by default.
 
     Returns:
@@ -56,7 +56,8 @@ def fit_ridge(
     scales = column_scales(few, widths or (matrix.shape[1],))
     kernels = [gram(_scaled(few, scale)) for scale in scales]
     everything = np.arange(len(chosen))
-    fitted = fit_kernel_ridge(kernels, goal[:, None], everything, everything[:0])
+    groups = np.unique(fractions[chosen], return_inverse=True)[1]
+    fitted = fit_kernel_ridge(kernels, goal[:, None], everything, everything[:0], groups)
     if fitted.kernel < 0:
         return LinearModel(np.zeros(matrix.shape[1]), float(target.mean()), np.inf)
     scale = scales[fitted.kernel]

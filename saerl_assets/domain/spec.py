@@ -102,7 +102,8 @@ class SplitSpec(Section):
     """Prompts set apart for evaluation. They are read and scored but never enter a manifest."""
 
     evaluation_fraction: Fraction = 0.0
-    """Share set apart by the hash of the prompt, so that a prompt stays on its side in every version."""
+    """Share set apart by the hash of what is asked, so that a prompt stays on its side in every version, and all
+    responses to a question are on one side."""
     column: str | None = None
     """A field that names the split instead; rows whose value is in `evaluation_values` are set apart."""
     evaluation_values: tuple[str, ...] = ("test", "validation", "eval")

@@ -259,6 +259,23 @@ def test_prompts_of_one_step_of_the_scale_are_ordered_by_their_prediction() -> N
     assert spearmanr(proxy, TRUTH).statistic > 0.7
 
 
+@pytest.mark.parametrize("regressor", ["ridge", "elastic_net"])
+def test_responses_to_one_question_are_held_out_together(regressor: str) -> None:
+    """Their label is the question's, drawn at random, and columns name the question: nothing foretells the others."""
+    question = np.repeat(np.arange(100), 4)
+    rows = WholeMatrix(sparse.csr_matrix(np.eye(100, dtype=np.float32)[question]), "which question")
+    labels = label_frame("difficulty", FEATURES.prompt_ids, np.random.default_rng(0).normal(size=100)[question])
+    prompts = prompt_frame(FEATURES.prompt_ids).with_columns(
+        response=pl.lit("so"), messages=pl.Series([f'[{{"role":"user","content":"{name}"}}]' for name in question])
+    )
+    alone = prompts.with_columns(response=pl.lit(None, pl.String))
+    spec = DifficultySpec.model_validate({"regressor": regressor})
+    leaky = score_difficulty(FEATURES, alone, labels, spec, 0, predictor=rows)
+    assert metric(leaky, "proxy")["spearman"] > 0.6  # type: ignore[operator]
+    honest = score_difficulty(FEATURES, prompts, labels, spec, 0, predictor=rows)
+    assert (metric(honest, "proxy")["spearman"] or 0.0) < 0.2  # type: ignore[operator]
+
+
 @settings(deadline=None, max_examples=15)
 @given(
     st.integers(1, 15),

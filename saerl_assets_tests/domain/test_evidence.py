@@ -139,3 +139,26 @@ def test_many_labels_are_sampled_and_the_same_every_time() -> None:
     assert one.signals.equals(two.signals)
     assert one.signals["n_rows"].unique().to_list() == [100]
     assert isinstance(one.verdicts, pl.DataFrame)
+
+
+def test_responses_to_one_question_are_held_out_together_and_drawn_together() -> None:
+    """Columns name the question and its label is drawn at random: they foretell other responses, no other question."""
+    rng = np.random.default_rng(0)
+    question = np.repeat(np.arange(60), 4)
+    names = WholeMatrix(sparse.csr_matrix(np.eye(60, dtype=np.float32)[question]))
+    noise = WholeMatrix(sparse.csr_matrix(rng.random((60, 2))[question], dtype=np.float32))
+    predictors = {"constant": noise, "length": noise, "tfidf": noise, "dense_mean": noise, "sae_max": names}
+    told = label(rng.normal(size=60)[question])
+    alone, together = (
+        weigh_evidence(predictors, [told], asked, np.ones(N), SPEC, 0)
+        for asked in (make_prompt_ids(N), [f"question {number}" for number in question])
+    )
+    leaky, honest = (found.signals.filter(predictor="sae_max")["value"][0] for found in (alone, together))
+    assert leaky > 0.9
+    assert abs(honest) < 0.3
+    assert together.curve.filter(predictor="sae_max")["value"].to_list()[0] < 0.3
+    width_alone, width_together = (
+        found.signals.filter(predictor="length").select(pl.col("high") - pl.col("low")).item()
+        for found in (alone, together)
+    )
+    assert width_together > 1.3 * width_alone, "sixty labels tell less than 240"

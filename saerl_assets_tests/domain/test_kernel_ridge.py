@@ -46,6 +46,52 @@ def test_a_row_left_out_is_predicted_by_the_others(row: int) -> None:
     assert found.left_out[row, 0] == pytest.approx(float(ridge.predict(values[[row]])[0]), abs=1e-6)
 
 
+@pytest.mark.parametrize("sizes", [(2,) * 15, (1, 1, 2, 3, 3, 5, 15)])
+def test_rows_of_a_group_are_left_out_together(sizes: tuple[int, ...]) -> None:
+    values, goal = drawn(3)
+    rng = np.random.default_rng(0)
+    groups = np.concatenate([rng.permutation(np.repeat(np.arange(len(sizes)), sizes)), np.full(10, 99)])
+    kernels = linear_kernels(values)[:1]
+    found = fit_kernel_ridge(kernels, goal, TRAIN, TEST, groups)
+    scale = float(np.trace((values - values.mean(axis=0)) @ (values - values.mean(axis=0)).T)) / len(values)
+    errors = {}
+    for penalty in PENALTIES:
+        left_out = np.zeros(30)
+        for group in range(len(sizes)):
+            rest, gone = TRAIN[groups[:30] != group], TRAIN[groups[:30] == group]
+            ridge = Ridge(alpha=penalty * len(TRAIN) * scale).fit(values[rest], goal[rest, 0])
+            left_out[gone] = ridge.predict(values[gone])
+        errors[float(penalty)] = float(np.square(goal[:30, 0] - left_out).sum())
+        if penalty == found.penalty:
+            assert np.allclose(found.left_out[:, 0], left_out, atol=1e-5)
+    assert found.penalty == min(errors, key=errors.__getitem__)
+
+
+def test_groups_of_one_row_each_change_nothing_and_one_group_leaves_the_mean() -> None:
+    values, goal = drawn(5)
+    kernels = linear_kernels(values)
+    plain, alone = (fit_kernel_ridge(kernels, goal, TRAIN, TEST, groups) for groups in (None, np.arange(40)[::-1]))
+    assert np.array_equal(plain.predictions, alone.predictions)
+    assert np.array_equal(plain.left_out, alone.left_out)
+    together = fit_kernel_ridge(kernels, goal, TRAIN, TEST, np.zeros(40, dtype=np.int64))
+    assert together.kernel == -1
+    assert np.allclose(together.left_out, goal[TRAIN].mean())
+
+
+def test_a_group_that_is_told_by_its_columns_alone_is_not_learned_by_heart() -> None:
+    """Columns say which question it is and nothing else: left out one by one, rows look foretold by their likes."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 4)
+    goal = rng.normal(size=20)[groups][:, None]
+    kernels = linear_kernels(np.eye(20)[groups])
+    train, test = np.arange(60), np.arange(60, 80)
+    assert np.corrcoef(fit_kernel_ridge(kernels, goal, train, test).left_out[:, 0], goal[train, 0])[0, 1] > 0.99
+    found = fit_kernel_ridge(kernels, goal, train, test, groups)
+    assert found.kernel == -1
+    rest = (goal[train].sum() - 4 * goal[train]) / 56
+    assert np.allclose(found.left_out, rest), "without its question a row has but the mean of the others"
+
+
 def test_sparse_and_dense_give_the_same_kernels_and_constants_none() -> None:
     values, _ = drawn(1)
     for one, other in zip(linear_kernels(values), linear_kernels(sparse.csr_matrix(values)), strict=True):

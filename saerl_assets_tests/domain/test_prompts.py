@@ -403,6 +403,27 @@ def test_the_split_follows_the_prompt_and_nothing_else() -> None:
     assert set(large.filter(split="evaluation")["prompt_id"]) < set(wider["prompt_id"])
 
 
+def test_responses_to_one_question_are_on_one_side_of_the_split() -> None:
+    """On that of the question itself, where it is a prompt of its own."""
+    values = [{"prompt": f"prompt {n}", "response": f"answer {m}"} for n in range(200) for m in range(4)]
+    wanted = spec(data={"response": "response"}, split={"evaluation_fraction": 0.2})
+    answered = take(wanted, *values, *({"prompt": f"prompt {n}"} for n in range(100))).prompts
+    assert answered.height == 900
+    sides = answered.group_by("messages").agg(pl.col("split").unique())
+    assert sides["split"].list.len().to_list() == [1] * 200
+    asked = take(spec(split={"evaluation_fraction": 0.2}), *({"prompt": f"prompt {n}"} for n in range(200))).prompts
+    joined = asked.join(sides, on="messages", suffix="_of_responses")
+    assert (joined["split"] == joined["split_of_responses"].list.first()).all()
+    assert set(asked["split"]) == {"train", "evaluation"}
+
+
+def test_a_prompt_without_a_response_is_where_it_has_always_been() -> None:
+    """A change here moves prompts between training and evaluation, in every version."""
+    found = take(spec(split={"evaluation_fraction": 0.1}), *({"prompt": f"prompt {n}"} for n in range(60))).prompts
+    apart = found.filter(split="evaluation").sort("position")["text"].to_list()
+    assert apart == [f"prompt {n}" for n in (19, 32, 38, 39, 49)]
+
+
 def test_a_column_can_name_the_split_and_evaluation_wins() -> None:
     values = [
         {"prompt": "a", "part": "train"},

@@ -51,6 +51,17 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert 34 <= covered <= 40, "Spearman of two normals with correlation 0.707 is 0.690"
 
 
+def test_rows_of_one_group_do_not_tell_more_than_the_group() -> None:
+    """Every row four times is no more evidence: the interval is that of the rows once."""
+    once = Ranking(TARGET, FOLDS, noisy(5.0, 2), 0).of(noisy(1.0))
+    again = np.repeat(np.arange(N), 4)
+    few = Ranking(TARGET[again], FOLDS[again], noisy(5.0, 2)[again], 0, again).of(noisy(1.0)[again])
+    many = Ranking(TARGET[again], FOLDS[again], noisy(5.0, 2)[again], 0).of(noisy(1.0)[again])
+    width, width_few, width_many = (found["high"] - found["low"] for found in (once, few, many))  # type: ignore[operator]
+    assert width_few == pytest.approx(width, rel=0.25)
+    assert width_many < 0.65 * width
+
+
 def test_a_score_that_is_the_same_for_all_is_unknown() -> None:
     found = Ranking(TARGET, FOLDS, noisy(1.0), 0).of(np.ones(N))
     assert found["spearman"] is None

@@ -95,3 +95,15 @@ def test_noise_is_not_followed() -> None:
     shuffled = np.random.default_rng(3).permutation(target)
     model = fit_ridge(sparse.csr_matrix(rows), shuffled, fractions)
     assert np.var(model.predict(sparse.csr_matrix(rows))) < 0.2 * np.var(shuffled)
+
+
+def test_rows_of_one_hash_are_left_out_together_where_the_penalty_is_chosen() -> None:
+    """Columns that name the question alone foretell its other responses and no other question."""
+    rng = np.random.default_rng(0)
+    question = np.repeat(np.arange(60), 4)
+    matrix = sparse.csr_matrix(np.eye(60, dtype=np.float32)[question])
+    target = rng.normal(size=60)[question]
+    by_row = fit_ridge(matrix, target, rng.random(240))
+    by_question = fit_ridge(matrix, target, rng.random(60)[question])
+    assert np.std(by_row.predict(matrix)) > 0.9 * np.std(target)
+    assert np.std(by_question.predict(matrix)) < 0.1 * np.std(target)

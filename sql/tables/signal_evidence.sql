@@ -20,6 +20,6 @@ CREATE TABLE IF NOT EXISTS signal_evidence (
   over_dense DOUBLE,                         -- value minus that of the mean hidden state, with its interval
   over_dense_low DOUBLE,
   over_dense_high DOUBLE,
-  behind_best DOUBLE,                        -- value of the best predictor minus this one; 0 for the best; null for metadata, which may be made from the label
+  behind_best DOUBLE,                        -- value of the best predictor minus this one; 0 for the best, null for metadata
   behind_best_margin DOUBLE                  -- how far behind one that is as good may be by chance, with 95% confidence over all
 );

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from saerl_assets.disk import file_digest
-from saerl_assets.models.sae_files import SaeContents, corrupt, read_config, read_weights, sae_contents, unsupported
+from saerl_assets.models.sae_configs import (
+    DictionaryBuffer,
+    DictionaryConfig,
+    DictionaryEvaluation,
+    DictionaryTrainer,
+    read_as,
+)
+from saerl_assets.models.sae_files import SaeContents, corrupt, read_weights, sae_contents, unsupported
+from saerl_assets.models.sae_tensors import named_tensors
 
 DICTIONARY_CONFIG = "config.json"
 DICTIONARY_WEIGHTS = "ae.pt"
@@ -65,34 +72,29 @@ def from_dictionary_learning(folder: Path) -> SaeContents:
         SaerlError: `sae_unsupported` for a class that is no SAE or not known; `sae_corrupt`, and what `read_weights`
             raises.
     """
-    config = read_config(folder / DICTIONARY_CONFIG)
-    trainer = config.get("trainer")
-    if not isinstance(trainer, dict) or "dict_class" not in trainer:
-        raise corrupt(folder / DICTIONARY_CONFIG, "It has no trainer with a dict_class.")
-    name = trainer["dict_class"]
+    config = read_as(DictionaryConfig, folder / DICTIONARY_CONFIG)
+    trainer = config.trainer
+    name = trainer.dict_class
     kind = _CLASSES.get(name)
     if kind is None:
         remedy = f"Use one of {', '.join(_CLASSES)}, or save it with sae_lens."
         raise unsupported(folder / DICTIONARY_CONFIG, f"{name} is not read.", remedy)
     file = folder / DICTIONARY_WEIGHTS
     raw = read_weights(file)
-    if missing := [theirs for theirs in kind.names if theirs not in raw]:
-        raise corrupt(file, f"A {name} has {', '.join(missing)}; this file does not.")
-    weights = {
-        ours: raw[theirs].T if theirs.endswith("coder.weight") else raw[theirs].clone()
-        for theirs, ours in kind.names.items()
-    }
-    if "threshold" in weights and weights["threshold"].ndim == 0:
-        weights["threshold"] = weights["threshold"].expand(weights["W_dec"].shape[0]).clone()
+    names = {ours: theirs for theirs, ours in kind.names.items()}
+    transposed = [ours for ours, theirs in names.items() if theirs.endswith("coder.weight")]
+    weights = named_tensors(raw, names, file, transposed=transposed, spread=("threshold",))
     if name == "AutoEncoder":
         weights = _with_unit_decoder(weights)
     try:
-        k = int(raw["k"] if "k" in raw else trainer["k"]) if "TopK" in name else None
-    except (KeyError, TypeError, ValueError) as error:
-        raise corrupt(folder, f"It does not say its k: {error}.") from error
+        k = (int(raw["k"]) if "k" in raw else trainer.k) if "TopK" in name else None
+    except (ValueError, RuntimeError) as error:
+        raise corrupt(file, f"Its k is no single number: {error}.") from error
+    if "TopK" in name and k is None:
+        raise corrupt(folder / DICTIONARY_CONFIG, "trainer.k: it does not say how many latents are active on a token.")
     metadata = {
-        "hook_name": _hook_name(trainer, config.get("buffer") or {}),
-        "model_name": trainer.get("lm_name"),
+        "hook_name": _hook_name(trainer, config.buffer),
+        "model_name": trainer.lm_name,
         "l0": _mean_l0(folder, trainer, k),
         "converted_from": f"dictionary_learning {name}, {file.name} of SHA-256 {file_digest(file)}",
     }
@@ -118,19 +120,20 @@ def _with_unit_decoder(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     }
 
 
-def _hook_name(trainer: dict[str, Any], buffer: dict[str, Any]) -> str | None:
+def _hook_name(trainer: DictionaryTrainer, buffer: DictionaryBuffer | None) -> str | None:
     """Where it reads, as far as its config says: the output of block `layer`, unless a name or the buffer says else."""
-    layer, name = trainer.get("layer"), trainer.get("submodule_name")
+    layer, name = trainer.layer, trainer.submodule_name
     if not isinstance(layer, int):
         return None
     if name is not None and "resid_p" not in name:
-        return str(name)  # a place of its own, such as mlp_out_layer_3, which is not the residual stream
-    is_input = "resid_pre" in name if name else buffer.get("io") == "in"
+        return name  # a place of its own, such as mlp_out_layer_3, which is not the residual stream
+    is_input = "resid_pre" in name if name else buffer is not None and buffer.io == "in"
     return f"blocks.{layer}.hook_resid_{'pre' if is_input else 'post'}"
 
 
-def _mean_l0(folder: Path, trainer: dict[str, Any], k: int | None) -> float | None:
+def _mean_l0(folder: Path, trainer: DictionaryTrainer, k: int | None) -> float | None:
     """L0 as measured by its makers, or what training aimed at."""
-    measured = read_config(folder / _EVALUATION).get("l0") if (folder / _EVALUATION).is_file() else None
-    found = next((value for value in (measured, k, trainer.get("target_l0")) if value is not None), None)
-    return float(found) if isinstance(found, int | float) else None
+    file = folder / _EVALUATION
+    measured = read_as(DictionaryEvaluation, file).l0 if file.is_file() else None
+    found = next((value for value in (measured, k, trainer.target_l0) if value is not None), None)
+    return None if found is None else float(found)

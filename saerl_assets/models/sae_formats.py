@@ -19,6 +19,7 @@ import torch
 
 from saerl_assets.disk import file_digest
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.models.sae_configs import SaeLensConfig, SparsifyConfig, SparsifyRun, check_sizes, checked, read_as
 from saerl_assets.models.sae_dictionaries import DICTIONARY_CONFIG, DICTIONARY_WEIGHTS, from_dictionary_learning
 from saerl_assets.models.sae_files import (
     CONFIG_FILE,
@@ -30,6 +31,7 @@ from saerl_assets.models.sae_files import (
     sae_contents,
     unsupported,
 )
+from saerl_assets.models.sae_tensors import LINEAR, named_tensors
 
 SPARSIFY_WEIGHTS = "sae.safetensors"
 KNOWN_FORMATS = (
@@ -96,24 +98,16 @@ def from_sparsify(folder: Path) -> SaeContents:
     Raises:
         SaerlError: `sae_unsupported` for transcoders, skip connections and GroupMax; what `read_weights` raises.
     """
-    config = read_config(folder / CONFIG_FILE)
+    config = read_as(SparsifyConfig, folder / CONFIG_FILE)
     file = folder / SPARSIFY_WEIGHTS
     raw = read_weights(file)
-    if config.get("transcode") or config.get("skip_connection") or "W_skip" in raw:
+    if config.transcode or config.skip_connection or "W_skip" in raw:
         raise unsupported(folder, "It is a transcoder, which does not reconstruct what it reads.", "Use an SAE.")
-    if config.get("activation", "topk") != "topk":
+    if config.activation != "topk":
         remedy = "Use one that was trained with activation = 'topk'."
-        raise unsupported(folder, f"Its activation is {config['activation']!r}.", remedy)
-    try:
-        weights = {
-            "W_enc": raw["encoder.weight"].T,
-            "W_dec": raw["W_dec"],
-            "b_enc": raw["encoder.bias"],
-            "b_dec": raw["b_dec"],
-        }
-        k = int(config["k"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise corrupt(folder, f"Its files lack {error}.") from error
+        raise unsupported(folder, f"Its activation is {config.activation!r}.", remedy)
+    names = {"W_enc": "encoder.weight", "W_dec": "W_dec", "b_enc": "encoder.bias", "b_dec": "b_dec"}
+    weights = named_tensors(raw, names, file, transposed=("W_enc",))
     run, module = folder.parent, folder.name
     if re.fullmatch(r"seed\d+", module):
         run, module = run.parent, run.name
@@ -121,11 +115,11 @@ def from_sparsify(folder: Path) -> SaeContents:
     named = re.search(r"(?:layers|h|blocks)[._]\d+|embed", module)
     metadata = {
         "hook_name": f"blocks.{block[1]}.hook_resid_post" if block else module if named else None,
-        "model_name": read_config(run / "config.json").get("model") if (run / "config.json").is_file() else None,
+        "model_name": read_as(SparsifyRun, run / "config.json").model if (run / "config.json").is_file() else None,
         "converted_from": f"sparsify, {file.name} of SHA-256 {file_digest(file)}",
     }
-    contents = sae_contents("topk", weights, metadata, subtracts_b_dec=True, k=k)
-    return _doubled(contents) if config.get("signed") else contents
+    contents = sae_contents("topk", weights, metadata, subtracts_b_dec=True, k=config.k)
+    return _doubled(contents) if config.signed else contents
 
 
 def from_qwen_scope(file: Path) -> SaeContents:
@@ -140,7 +134,7 @@ def from_qwen_scope(file: Path) -> SaeContents:
         SaerlError: `sae_unknown_format`, `sae_without_k`; what `read_weights` raises.
     """
     raw = read_weights(file)
-    if not {"W_enc", "W_dec", "b_enc", "b_dec"} <= set(raw) or raw["W_enc"].shape[:1] != raw["b_enc"].shape:
+    if not set(LINEAR) <= set(raw) or raw["W_enc"].shape[:1] != raw["b_enc"].shape:
         problem = f"It is no Qwen-Scope file: it holds {', '.join(sorted(raw)[:6]) or 'no tensors'}."
         raise SaerlError("sae_unknown_format", problem, where=str(file), remedy=KNOWN_FORMATS)
     above = [match for folder in file.parents if (match := re.search(r"(?:SAE-Res-(.+)-W\d+K-)?L0_(\d+)", folder.name))]
@@ -155,7 +149,7 @@ def from_qwen_scope(file: Path) -> SaeContents:
         "model_name": f"Qwen/{model}" if model else None,
         "converted_from": f"Qwen-Scope, {file.name} of SHA-256 {file_digest(file)}",
     }
-    weights = {"W_enc": raw["W_enc"].T, "W_dec": raw["W_dec"].T, "b_enc": raw["b_enc"], "b_dec": raw["b_dec"]}
+    weights = named_tensors(raw, {name: name for name in LINEAR}, file, transposed=("W_enc", "W_dec"))
     return sae_contents("topk", weights, metadata, subtracts_b_dec=False, k=int(k))
 
 
@@ -169,14 +163,14 @@ def in_two_directions(folder: Path) -> SaeContents:
     Raises:
         SaerlError: What `read_config` and `read_weights` raise.
     """
-    contents = SaeContents(read_config(folder / CONFIG_FILE), read_weights(folder / WEIGHTS_FILE))
-    metadata = contents.config.get("metadata") or {}
-    converted = f"abstopk, {WEIGHTS_FILE} of SHA-256 {file_digest(folder / WEIGHTS_FILE)}"
-    config = contents.config | {"architecture": "topk", "metadata": metadata | {"converted_from": converted}}
-    try:
-        return _doubled(SaeContents(config, contents.weights))
-    except KeyError as error:
-        raise corrupt(folder, f"Its files lack {error}.") from error
+    config, file = read_config(folder / CONFIG_FILE), folder / WEIGHTS_FILE
+    told = checked(SaeLensConfig, config, folder / CONFIG_FILE)
+    weights = named_tensors(read_weights(file), {name: name for name in LINEAR}, file)
+    check_sizes(told, weights["W_dec"], folder / CONFIG_FILE)
+    metadata = config.get("metadata") or {}
+    converted = f"abstopk, {WEIGHTS_FILE} of SHA-256 {file_digest(file)}"
+    config |= {"architecture": "topk", "metadata": metadata | {"converted_from": converted}}
+    return _doubled(SaeContents(config, weights))
 
 
 def _doubled(contents: SaeContents) -> SaeContents:
@@ -187,7 +181,7 @@ def _doubled(contents: SaeContents) -> SaeContents:
         "W_dec": torch.cat([contents.weights["W_dec"], -contents.weights["W_dec"]]),
         "b_enc": torch.cat([contents.weights["b_enc"], -contents.weights["b_enc"]]),
     }
-    return SaeContents(contents.config | {"d_sae": 2 * contents.config["d_sae"]}, weights)
+    return SaeContents(contents.config | {"d_sae": len(weights["W_dec"])}, weights)
 
 
 def _save_for_inference(place: Path, folder: Path) -> None:

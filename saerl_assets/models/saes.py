@@ -23,7 +23,9 @@ import torch
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.models.sae_architectures import check_supported
+from saerl_assets.models.sae_configs import SaeLensConfig, SaeLensMetadata, check_sizes, checked
 from saerl_assets.models.sae_files import CONFIG_FILE, WEIGHTS_FILE, corrupt, read_config, read_weights
+from saerl_assets.models.sae_tensors import TENSORS, named_tensors
 
 BLOCK_ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28, "mps": 1 << 26}
 """Pre-activations that are in memory at once, by kind of device: 64 MB on a processor, 1 GB on a GPU."""
@@ -63,24 +65,25 @@ class Encoder(ABC):
     n_latents: int
 
     def __init__(self, config: Mapping[str, Any], device: str) -> None:
-        metadata = config.get("metadata") or {}
+        told = SaeLensConfig.model_validate(config)
+        metadata = told.metadata or SaeLensMetadata()
         self.device = torch.device(device)
-        self.architecture = str(config["architecture"])
-        self.k = int(config["k"]) if config.get("k") is not None else None
+        self.architecture = told.architecture
+        self.k = told.k
         """Latents that are active on a token, where the architecture fixes that."""
-        self.l0 = float(metadata["l0"]) if metadata.get("l0") is not None else None
+        self.l0 = metadata.l0
         """Latents that are active on a token on average, as its makers report."""
-        self.hook_name: str | None = metadata.get("hook_name")
+        self.hook_name = metadata.hook_name
         """Where in a model its activations come from, if its makers say so."""
-        self.model_name: str | None = metadata.get("model_name")
+        self.model_name = metadata.model_name
         """The model that it was trained on, if its makers say so."""
-        self.prepend_bos: bool | None = metadata.get("prepend_bos")
+        self.prepend_bos = metadata.prepend_bos
         """Whether the texts that it was trained on began with a beginning-of-sequence token."""
-        self.first_position = _first_position(metadata.get("seqpos_slice"))
+        self.first_position = _first_position(metadata.seqpos_slice)
         """The first position in a text that it was trained on; what is before it does not count."""
-        self.lacks_special_tokens = bool(metadata.get("exclude_special_tokens"))
+        self.lacks_special_tokens = bool(metadata.exclude_special_tokens)
         """Whether its makers left special tokens out of its training."""
-        processing = metadata.get("model_from_pretrained_kwargs") or {}
+        processing = metadata.model_from_pretrained_kwargs or {}
         # TransformerLens takes the mean over the dimensions out of all that writes into the residual stream, in models
         # with LayerNorm, which do not see it
         self._is_centred = bool(processing.get("center_writing_weights")) and bool(
@@ -134,11 +137,6 @@ class PlainEncoder(Encoder):
         self._w_enc, self._w_dec = weights["W_enc"].float().to(device), weights["W_dec"].float().to(device)
         self._b_enc, self._b_dec = weights["b_enc"].float().to(device), weights["b_dec"].float().to(device)
         self.n_latents, self.d_in = self._w_dec.shape
-        wanted = {"W_enc": (self.d_in, self.n_latents), "b_dec": (self.d_in,)}
-        for name, tensor in weights.items():
-            if name != "W_dec" and tensor.shape != wanted.get(name, (self.n_latents,)):
-                message = f"W_dec is {tuple(self._w_dec.shape)}, {name} {tuple(tensor.shape)}"
-                raise ValueError(message)
         self._shift = self._b_dec if config.get("apply_b_dec_to_input", True) else torch.zeros_like(self._b_dec)
 
     def _pre_activations(self, states: torch.Tensor) -> torch.Tensor:
@@ -159,7 +157,11 @@ class TopKEncoder(PlainEncoder):
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], device: str) -> None:
         super().__init__(config, weights, device)
-        self.k: int = int(config["k"])
+        told = self.k
+        if told is None:
+            message = f"{CONFIG_FILE} does not say k"
+            raise ValueError(message)
+        self.k: int = told
         if not 0 < self.k <= self.n_latents:
             message = f"k is {self.k} of {self.n_latents} latents"
             raise ValueError(message)
@@ -236,8 +238,11 @@ def load_encoder(folder: Path, device: str) -> Encoder:
         remedy = "Give a SAELens directory, with cfg.json and sae_weights.safetensors."
         raise SaerlError("sae_missing", "There is no such SAE.", where=str(folder), remedy=remedy)
     config = read_config(folder / CONFIG_FILE)
+    told = checked(SaeLensConfig, config, folder / CONFIG_FILE)
     check_supported(config, folder)
     weights = read_weights(folder / WEIGHTS_FILE)
+    named = {name: name for name in TENSORS if name in weights or name == "W_dec"}
+    check_sizes(told, named_tensors(weights, named, folder / WEIGHTS_FILE)["W_dec"], folder / CONFIG_FILE)
     try:
         if plain := _plain_kind(config, weights):
             return plain(config, weights, device)
@@ -306,7 +311,7 @@ def _plain_kind(
     return kind if set(weights) == names else None
 
 
-def _first_position(limits: Any) -> int:  # noqa: ANN401 - None or a list of a cfg.json
+def _first_position(limits: tuple[int | None, ...] | None) -> int:
     """Where a slice begins that is given as `sae_lens` has it: (end,), (begin, end) or (begin, end, step)."""
     begin = slice(*limits).start if limits else None
     return max(int(begin or 0), 0)

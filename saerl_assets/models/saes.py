@@ -157,11 +157,10 @@ class TopKEncoder(PlainEncoder):
 
     def __init__(self, config: Mapping[str, Any], weights: Mapping[str, torch.Tensor], device: str) -> None:
         super().__init__(config, weights, device)
-        told = self.k
-        if told is None:
+        if config.get("k") is None:
             message = f"{CONFIG_FILE} does not say k"
             raise ValueError(message)
-        self.k: int = told
+        self.k: int = int(config["k"])
         if not 0 < self.k <= self.n_latents:
             message = f"k is {self.k} of {self.n_latents} latents"
             raise ValueError(message)

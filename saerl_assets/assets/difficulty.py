@@ -42,6 +42,7 @@ def difficulty(
         spec.seed,
         predictor=learned.predictor,
         chosen=learned.words,
+        is_named=spec.difficulty.label in spec.labels,
     )
     yield dg.MaterializeResult(
         asset_key="difficulty_proxy",

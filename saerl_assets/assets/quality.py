@@ -47,7 +47,8 @@ def probe(
     spec = home.version(context.partition_key).spec
     learned = chosen_predictor(home, spec.key, prompts, prompt_features, signal_evidence, "quality")
     predictor = learned.predictor
-    result = train_probe(predictor, prompts, labels, spec.quality, spec.seed)
+    is_named = spec.quality.label in spec.labels
+    result = train_probe(predictor, prompts, labels, spec.quality, spec.seed, is_named=is_named)
     metrics = result.metrics
     if result.probe is not None:
         digest, path = _keep(home, result.probe)

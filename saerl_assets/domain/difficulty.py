@@ -107,6 +107,7 @@ def score_difficulty(
     *,
     predictor: Predictor | None = None,
     chosen: str = "",
+    is_named: bool = False,
 ) -> DifficultyResult:
     """Scores every prompt, and learns a proxy from the labels of the training split if there are enough.
 
@@ -128,6 +129,7 @@ def score_difficulty(
         predictor: What the proxy learns from, with a row for every prompt; by default the features, pooled as the spec
             says.
         chosen: Why it is this one, to be said beside its figures.
+        is_named: Whether the version's spec says where the label comes from.
 
     Returns:
         Scores and metrics; what could not be learned is said in the metrics' `explanation`.
@@ -137,7 +139,7 @@ def score_difficulty(
         SaerlError: `features_not_finite`.
     """
     require_aligned(features, prompts)
-    supervision = supervise(prompts, labels, spec.label, limit=spec.n_labels, seed=seed)
+    supervision = supervise(prompts, labels, spec.label, limit=spec.n_labels, seed=seed, is_named=is_named)
     activity, length = prompt_activity(features), prompt_length(prompts)
     names = question_ids(prompts, supervision.rows)
     n_tokens = prompts["n_tokens"].to_numpy().astype(np.float64)
@@ -277,7 +279,7 @@ def _baseline(name: str, scores: Doubles, supervision: Supervision, ranking: Ran
     else:
         explanation = (
             f"{what}; not measured, for that takes {MIN_ROWS_RANKED} labelled training prompts whose labels "
-            f"differ: add [labels.{supervision.label}] to the spec, or append outcomes."
+            f"differ: {supervision.remedy}."
         )
     return _metric(name, "held_out", len(supervision.rows), explanation, measured)
 

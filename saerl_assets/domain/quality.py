@@ -88,7 +88,13 @@ class ProbeResult:
 
 
 def train_probe(
-    predictor: Predictor, prompts: pl.DataFrame, labels: pl.DataFrame, spec: QualitySpec, seed: int
+    predictor: Predictor,
+    prompts: pl.DataFrame,
+    labels: pl.DataFrame,
+    spec: QualitySpec,
+    seed: int,
+    *,
+    is_named: bool = False,
 ) -> ProbeResult:
     """A probe learned from the labelled training prompts and measured on held-out ones.
 
@@ -107,6 +113,7 @@ def train_probe(
         labels: Table `labels`, all labels; may be empty.
         spec: What to learn, and by which kind of probe.
         seed: Seed of the folds and of what a probe draws at random.
+        is_named: Whether the version's spec says where the label comes from.
 
     Returns:
         The probe with its held-out and fitted figures; without enough labels no probe, and an explanation of what to
@@ -115,7 +122,7 @@ def train_probe(
     Raises:
         SaerlError: `features_not_finite`.
     """
-    supervision = supervise(prompts, labels, spec.label, limit=spec.max_labels, seed=seed)
+    supervision = supervise(prompts, labels, spec.label, limit=spec.max_labels, seed=seed, is_named=is_named)
     n_observations = int(labels.filter(pl.col("label") == spec.label)["n_observations"].sum())
     reason = why_not_learnable(supervision, section="quality", min_labels=spec.min_labels)
     reason = reason or _why_not_shares(supervision)

@@ -31,9 +31,26 @@ class Supervision:
     """[n] observations that each value is the mean of."""
     left_out: str
     """Which values of the label are not used, in words, with a space before; empty if all are."""
+    n_prompts: int
+    """Prompts in all, labelled or not."""
+    is_named: bool
+    """Whether the spec says where the label comes from."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do where there is no value at all."""
+        if not self.is_named:
+            return f"add [labels.{self.label}] to the spec, or append outcomes"
+        prompts = _count(self.n_prompts, "prompt")
+        return (
+            f"the spec has [labels.{self.label}], but no value of any of the {prompts} could be read as a finite number; "
+            "correct the field that it names, or append outcomes"
+        )
 
 
-def supervise(prompts: pl.DataFrame, labels: pl.DataFrame, label: str, *, limit: int | None, seed: int) -> Supervision:
+def supervise(
+    prompts: pl.DataFrame, labels: pl.DataFrame, label: str, *, limit: int | None, seed: int, is_named: bool = False
+) -> Supervision:
     """The label's finite values for training prompts, in the order of the prompts.
 
     Args:
@@ -42,6 +59,7 @@ def supervise(prompts: pl.DataFrame, labels: pl.DataFrame, label: str, *, limit:
         label: Name of the label.
         limit: Keep so many at most, chosen by the hash of the prompt; all if None.
         seed: Seed of that choice.
+        is_named: Whether the spec says where the label comes from, for what is said where it has no value.
     """
     named = labels.filter(pl.col("label") == label)
     finite = named.filter(pl.col("value").is_finite())
@@ -66,6 +84,8 @@ def supervise(prompts: pl.DataFrame, labels: pl.DataFrame, label: str, *, limit:
         train["value"].to_numpy().astype(np.float64),
         train["n_observations"].to_numpy().astype(np.int64),
         left_out,
+        len(prompts),
+        is_named,
     )
 
 
@@ -88,7 +108,7 @@ def why_not_learnable(supervision: Supervision, *, section: str, min_labels: int
     label, prompts = supervision.label, _count(len(supervision.rows), "training prompt")
     if len(supervision.rows) == 0:
         problem = f"No label {label!r} to learn from"
-        remedy = f"add [labels.{label}] to the spec, or append outcomes"
+        remedy = supervision.remedy
         if supervision.left_out:
             remedy = "label prompts of the training split"
     elif len(supervision.rows) < min_labels:

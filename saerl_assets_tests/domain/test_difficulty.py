@@ -137,6 +137,14 @@ def test_without_a_proxy_the_magnitude_is_used_and_the_reason_said(
     assert words in str(row["explanation"])
 
 
+def test_a_label_that_the_spec_names_and_no_row_has_is_said_to_be_unreadable() -> None:
+    result = score_difficulty(FEATURES, PROMPTS, no_labels(), DifficultySpec(), 0, is_named=True)
+    for name in ("proxy", "length"):
+        explanation = str(metric(result, name)["explanation"])
+        assert "no value of any of the 400 prompts could be read as a finite number" in explanation
+        assert "add [labels" not in explanation
+
+
 def test_baselines_are_measured_on_few_labels_and_skipped_on_none() -> None:
     few, none = score(labels_of(slice(0, 5))), score(no_labels())
     assert metric(few, "length")["n_rows"] == 5

@@ -300,6 +300,14 @@ def test_the_best_kind_is_chosen_and_recorded() -> None:
     assert "the best by AUROC of inner folds" in str(held_out["explanation"])
 
 
+def test_a_label_that_the_spec_names_and_no_row_has_is_said_to_be_unreadable() -> None:
+    names = make_prompt_ids(30)
+    rows = WholeMatrix(sparse.csr_matrix(np.ones((30, 1), dtype=np.float32)))
+    nothing = label_frame("other", [], [])
+    result = train_probe(rows, prompt_frame(names), nothing, QualitySpec(), 0, is_named=True)
+    assert "no value of any of the 30 prompts could be read as a finite number" in str(metric(result)["explanation"])
+
+
 def test_rare_outcomes_are_predicted_with_their_own_frequency() -> None:
     rare_probability = PROBABILITY * np.exp(-3) / (1 - PROBABILITY + PROBABILITY * np.exp(-3))
     rare = np.random.default_rng(5).binomial(1, rare_probability).astype(np.float64)

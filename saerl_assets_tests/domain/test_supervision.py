@@ -75,3 +75,12 @@ def test_what_is_missing_is_said_with_its_remedy(labels: pl.DataFrame, words: li
 def test_enough_different_labels_are_learnable() -> None:
     found = supervise(PROMPTS, label_frame("correct", NAMES[:10], [0, 1] * 5), "correct", limit=None, seed=0)
     assert why_not_learnable(found, section="quality", min_labels=10) is None
+
+
+def test_a_label_that_the_spec_names_is_not_asked_for_again() -> None:
+    """Its field holds no number in any row, and labels that cannot be read are not in the table."""
+    found = supervise(PROMPTS, no_labels(), "correct", limit=None, seed=0, is_named=True)
+    reason = why_not_learnable(found, section="quality", min_labels=10)
+    assert reason is not None
+    assert "the spec has [labels.correct], but no value of any of the 20 prompts could be read as a finite" in reason
+    assert "add [labels" not in reason

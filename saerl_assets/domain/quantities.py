@@ -33,11 +33,13 @@ _MINUS = "\N{MODIFIER LETTER MACRON}"
 """Stands for a minus that touches the number after it and no word before it; it counts as a letter."""
 _TOUCHING_PLUS = re.compile(r"(?<![\w)\]}])\+(?=\d)")
 _TOUCHING_MINUS = re.compile(r"(?<![\w)\]}])-(?=\d)")
+_SENTENCE_ENDS = ".?!:;\N{IDEOGRAPHIC FULL STOP}"
+_INNER_COLON = re.compile(r"(?<=\d):(?=\d)")
 _PART = re.compile(rf"{_MINUS}?\d[\d{DECIMAL_POINT}]*|[^\d{_MINUS}]+|{_MINUS}")
 _VARIABLE = re.compile("[a-z\N{GREEK SMALL LETTER ALPHA}-\N{GREEK SMALL LETTER OMEGA}]")
 
 # Of a text whose parts are written as one letter each: number, Signed number, variable, word, typographic sign,
-# mathematical sign, brackets, comma for any other punctuation.
+# mathematical sign, brackets, comma, full stop.
 _OPERATORS = re.compile(r"(?<=[nSv)])t+(?=[nSv(])|(?<=[nSvw)])t*m[tm]*(?=[nSvw(])|(?<=[nSv)])S")
 _BRACKETS = re.compile(r"(?<=O)\(+|\)+(?=O)")
 
@@ -47,15 +49,19 @@ class Part(NamedTuple):
 
     text: str
     is_quantity: bool
+    ends_sentence: bool = False
+    """A sentence, or what a colon or semicolon cuts off, ends after it."""
 
 
 class _Parting(Separating):
-    """Keeps what tells an operator from punctuation: brackets, and that there is other punctuation."""
+    """Keeps what tells an operator from punctuation, and the ends of sentences."""
 
     def becomes(self, character: str) -> str:
         if character in "()[]":
             return " ( " if character in "([" else " ) "
-        return " , " if character in ".,;:?!" else super().becomes(character)
+        if character in _SENTENCE_ENDS:
+            return " . "
+        return " , " if character == "," else super().becomes(character)
 
 
 _PARTING = _Parting()
@@ -83,6 +89,8 @@ def parts(text: str) -> list[Part]:
             result.append(Part(_number(piece), is_quantity=True))
         elif kind in "vw":
             result.append(Part(piece, is_quantity=False))
+        elif kind == "." and result:
+            result[-1] = result[-1]._replace(ends_sentence=True)
         elif is_marked or (piece == "%" and result and result[-1].is_quantity):
             result.append(Part(piece, is_quantity=True))
     return result
@@ -97,8 +105,8 @@ def quantities(text: str) -> tuple[str, ...]:
 
 
 def _pieces(text: str) -> list[str]:
-    """Numbers, words, signs, brackets, and commas for other punctuation."""
-    signed = _TOUCHING_MINUS.sub(f" {_MINUS}", _TOUCHING_PLUS.sub(" ", prepared(text)))
+    """Numbers, words, signs, brackets, commas, and full stops for what ends a sentence."""
+    signed = _TOUCHING_MINUS.sub(f" {_MINUS}", _TOUCHING_PLUS.sub(" ", _INNER_COLON.sub(",", prepared(text))))
     return [
         piece
         for token in signed.translate(_PARTING).split()
@@ -114,7 +122,7 @@ def _kind(piece: str) -> str:
         return "S"
     if piece[0].isalpha() or len(piece) > 1:
         return "v" if _VARIABLE.fullmatch(piece) else "w"
-    for kind, signs in (("t", _TYPOGRAPHIC), ("m", _MATHEMATICAL), (piece, "(),")):
+    for kind, signs in (("t", _TYPOGRAPHIC), ("m", _MATHEMATICAL), (piece, "(),.")):
         if piece in signs:
             return kind
     return ""

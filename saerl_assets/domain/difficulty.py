@@ -145,7 +145,7 @@ def score_difficulty(
     n_tokens = prompts["n_tokens"].to_numpy().astype(np.float64)
     folds, groups = outer_folds(names, seed=seed), numbered(names)
     ranking = Ranking(supervision.values, folds, n_tokens[supervision.rows], seed, groups)
-    source = predictor or PooledFeatures(features, spec.pooling, f"sae_{'_'.join(spec.pooling)}")
+    source = predictor or PooledFeatures(features, spec.pooling, f"sae_{'+'.join(spec.pooling)}")
     if spec.with_length and source.name not in HAVE_LENGTH:
         source = SideBySide((source, length), f"{source.name} and length")
     reason = why_not_learnable(supervision, section="difficulty", min_labels=spec.min_labels)

@@ -31,6 +31,7 @@ ENTRY_COLUMNS: tuple[EntryColumn, ...] = get_args(EntryColumn)
 POOLED_FROM: dict[Pooling, tuple[EntryColumn, ...]] = {
     "max": ("maximum",),
     "mean": ("total",),
+    "sqrt_mean": ("total",),
     "last": ("last",),
     "fraction": ("n_active",),
     "binary": (),
@@ -113,8 +114,8 @@ def pool(rows: FeatureRows, pooling: Pooling, n_features: int) -> FloatMatrix:
 
     Args:
         rows: n prompts with nnz entries, with what the pooling is made of (`POOLED_FROM`).
-        pooling: `max`; `mean` over all tokens of the prompt, active or not; `last`; `fraction` of all tokens on which
-            the feature is active; `binary`.
+        pooling: `max`; `mean` over all tokens of the prompt, active or not; `sqrt_mean`, its square root; `last`;
+            `fraction` of all tokens on which the feature is active; `binary`.
         n_features: Width of the matrix.
 
     Returns:
@@ -127,8 +128,9 @@ def pool(rows: FeatureRows, pooling: Pooling, n_features: int) -> FloatMatrix:
     elif pooling == "binary":
         values = np.ones(len(rows.feature_ids), dtype=np.float32)
     else:
-        summed = rows.total if pooling == "mean" else rows.n_active
+        summed = rows.n_active if pooling == "fraction" else rows.total
         values = (summed / np.maximum(rows.n_tokens, 1)[rows.rows()]).astype(np.float32)
+        values = np.sqrt(values) if pooling == "sqrt_mean" else values
     shape = (len(rows.prompt_ids), n_features)
     matrix = sparse.csr_matrix((values, rows.feature_ids, rows.indptr), shape=shape, dtype=np.float32)
     if pooling == "last":  # most features are not active on the last token

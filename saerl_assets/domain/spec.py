@@ -22,9 +22,9 @@ KEY_PATTERN = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*-v[1-9][0-9]*")
 
 LABEL_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 
-Pooling = Literal["max", "mean", "last", "fraction", "binary"]
-"""How the tokens of a text become one value per feature: the largest activation, the mean over all tokens, that of the
-last token, the fraction of the tokens on which it is active, or 1 where it is active at all."""
+Pooling = Literal["max", "mean", "sqrt_mean", "last", "fraction", "binary"]
+"""How the tokens of a text become one value per feature: the largest activation, the mean over all tokens, its
+square root, that of the last token, the fraction of the tokens on which it is active, or 1 where it is active at all."""
 
 Weighting = Literal["none", "sqrt", "idf", "sqrt_idf"]
 """What a feature's value counts for when prompts are compared; `ClusterSpec.weighting` says what each does."""
@@ -188,8 +188,8 @@ class ClusterSpec(Section):
     min_prompts: Annotated[int, Field(ge=1)] = 2
     """A cluster of fewer prompts is dissolved: they go to the nearest of the others."""
     pooling: Pooling = "binary"
-    """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
-    tokens on which it is active) or `binary` (active at all)."""
+    """How a prompt's tokens become one value per feature: `max`, `mean`, `sqrt_mean` (its square root),
+    `last` (the last token's), `fraction` (of the tokens on which it is active) or `binary` (active at all)."""
     weighting: Weighting = "idf"
     """What a feature's value counts for in the cosine: itself (`none`), its square root (`sqrt`), itself times how rare
     the feature is, the logarithm of its inverse density (`idf`), or its square root times that (`sqrt_idf`). `binary`
@@ -233,8 +233,8 @@ class DifficultySpec(Section):
     `best`: the one that wins there for this label, or a cheaper one that is not shown to be worse. It is chosen once
     per version."""
     pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("max",)
-    """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
-    tokens on which it is active) or `binary` (active at all); several as a list stand side by side."""
+    """How a prompt's tokens become one value per feature: `max`, `mean`, `sqrt_mean` (its square root),
+    `last` (the last token's), `fraction` (of the tokens on which it is active) or `binary` (active at all); several as a list stand side by side."""
     regressor: Literal["elastic_net", "ridge", "best"] = "ridge"
     """How the proxy is learned: from all features (`ridge`), from few (`elastic_net`, the paper's), or `best`: the one
     that has the smaller error in an inner cross-validation, which costs both several times."""
@@ -279,8 +279,8 @@ class QualitySpec(Section):
     `best`: the one that wins there for this label, or a cheaper one that is not shown to be worse. It is chosen once
     per version."""
     pooling: Pooling = "max"
-    """How a prompt's tokens become one value per feature: `max`, `mean`, `last` (the last token's), `fraction` (of the
-    tokens on which it is active) or `binary` (active at all)."""
+    """How a prompt's tokens become one value per feature: `max`, `mean`, `sqrt_mean` (its square root),
+    `last` (the last token's), `fraction` (of the tokens on which it is active) or `binary` (active at all)."""
 
 
 class EvidenceSpec(Section):

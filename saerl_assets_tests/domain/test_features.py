@@ -53,6 +53,7 @@ def test_pooling_takes_maximum_mean_last_fraction_or_presence() -> None:
     assert pool(rows, "mean", 4).toarray().tolist() == [[0, 1.5, 0, 0.5], [0.5, 0, 0, 0]]
     assert pool(rows, "last", 4).toarray().tolist() == [[0, 0, 0, 2], [4, 0, 0, 0]]
     assert pool(rows, "last", 4).nnz == 2
+    assert pool(rows, "sqrt_mean", 4).power(2).toarray() == pytest.approx(pool(rows, "mean", 4).toarray(), rel=1e-6)
     assert pool(rows, "fraction", 4).toarray().tolist() == [[0, 0.5, 0, 0.25], [0.125, 0, 0, 0]]
     assert pool(rows, "binary", 4).toarray().tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
 

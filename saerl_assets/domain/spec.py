@@ -23,8 +23,8 @@ KEY_PATTERN = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*-v[1-9][0-9]*")
 LABEL_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 
 Pooling = Literal["max", "mean", "sqrt_mean", "last", "fraction", "binary"]
-"""How the tokens of a text become one value per feature: the largest activation, the mean over all tokens, its
-square root, that of the last token, the fraction of the tokens on which it is active, or 1 where it is active at all."""
+"""How the tokens of a text become one value per feature: the largest activation, the mean over all tokens or its square
+root, that of the last token, the fraction of the tokens on which it is active, or 1 where it is active at all."""
 
 Weighting = Literal["none", "sqrt", "idf", "sqrt_idf"]
 """What a feature's value counts for when prompts are compared; `ClusterSpec.weighting` says what each does."""
@@ -234,7 +234,8 @@ class DifficultySpec(Section):
     per version."""
     pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("max",)
     """How a prompt's tokens become one value per feature: `max`, `mean`, `sqrt_mean` (its square root),
-    `last` (the last token's), `fraction` (of the tokens on which it is active) or `binary` (active at all); several as a list stand side by side."""
+    `last` (the last token's), `fraction` (of the tokens on which it is active) or `binary` (active at all); several as
+    a list stand side by side."""
     regressor: Literal["elastic_net", "ridge", "best"] = "ridge"
     """How the proxy is learned: from all features (`ridge`), from few (`elastic_net`, the paper's), or `best`: the one
     that has the smaller error in an inner cross-validation, which costs both several times."""

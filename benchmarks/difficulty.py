@@ -1,6 +1,6 @@
 """How well difficulty is foretold on real competition mathematics, by SAE features and by what a sceptic would use.
 
-    python benchmarks/difficulty.py --data FOLDER [--layers 5 10 15 20 25] [--limit N] [--cache FOLDER]
+    python benchmarks/difficulty.py --data FOLDER [--layers 5 10 15 20 25] [--limit N] [--cache FOLDER] [--skip-search]
 
 FOLDER (or SAERL_REFERENCE_DATA) holds `deepscaler_passrate.parquet`: 7,601 distinct prompts of DeepScaleR, and the
 percentage of failures of Qwen2.5-Math-7B over 128 rollouts as their difficulty (repeats averaged). The demo's model
@@ -13,6 +13,9 @@ one once more with a Gaussian kernel of the same distances beside it ("and curve
 fitted to these 80% and scored once on the other 20%. The table of all that was tried is
 printed. Intervals are percentiles of a paired bootstrap over the held-out prompts. With 1,000 labels: the mean over
 disjoint subsets of 1,000 of the 80%, each with the penalty of the least cross-validation error within it.
+
+Last comes what a version learns by itself with `reader.layers` as here, `difficulty.pooling = ["max", "sqrt_mean",
+"last"]` and its default regressor, on the same 80%; `--skip-search` measures this alone.
 
 The first run reads 700,000 tokens and trains an SAE for each layer: about forty minutes on two idle cores. What was
 read is kept below `--cache`. The last line is one JSON object.
@@ -36,6 +39,7 @@ from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from saerl_assets.domain.agreement import spearman
+from saerl_assets.domain.ridge import fit_ridge
 from saerl_assets.domain.spec import SaeSpec
 from saerl_assets.storage.home import model_cache
 
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from saerl_assets.domain.spec import Pooling
 
     Doubles: TypeAlias = NDArray[np.float64]
     Floats: TypeAlias = NDArray[np.float32]
@@ -235,10 +241,8 @@ def feature_kernels(views: Mapping[View, Rows], layers: Sequence[int], *, random
     for layer in layers:
         for scope in ("prompt", "response"):
             rows = views[layer, scope]
-            mean = rows.csr("mean", random=random)
-            mean.data = np.sqrt(mean.data)
             found[f"{scope} max {layer}"] = kernel(rows.csr("max", random=random))
-            found[f"{scope} sqrt(mean) {layer}"] = kernel(mean)
+            found[f"{scope} sqrt(mean) {layer}"] = kernel(rows.csr("sqrt_mean", random=random))
         found[f"prompt last {layer}"] = kernel(views[layer, "prompt"].csr("last", random=random))
     return found
 
@@ -299,6 +303,19 @@ def shortened(parts: Sequence[str]) -> str:
     return ", ".join(f"{name} {'+'.join(found)}".strip() for name, found in layers.items())
 
 
+def as_a_version(problems: Problems, views: Mapping[View, Rows], layers: Sequence[int], trial: Trial) -> Doubles:
+    """Held-out predictions of the product's own ridge regression: float64 [n_held_out]."""
+    poolings: tuple[Pooling, ...] = ("max", "sqrt_mean", "last")
+    parts = [[views[layer, "prompt"].csr(pooling) for layer in layers] for pooling in poolings]
+    side_by_side = [sparse.csr_matrix(sparse.hstack(part)) for part in parts]
+    matrix = sparse.csr_matrix(sparse.hstack(side_by_side))
+    rows = trial.development
+    fractions = hash_fractions([problems.prompts[row] for row in rows], "inner fold")
+    widths = [part.shape[1] for part in side_by_side]
+    model = fit_ridge(matrix[rows], problems.difficulty[rows], fractions, widths)
+    return model.predict(matrix[trial.held_out])
+
+
 def main() -> None:
     """Reads, tries, opens, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -307,6 +324,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=4_096)
     parser.add_argument("--training-tokens", type=int, default=800_000)
     parser.add_argument("--limit", type=int, help="only the first so many prompts, to try it")
+    parser.add_argument("--skip-search", action="store_true", help="only what a version learns by itself")
     parser.add_argument("--cache", type=Path, default=model_cache() / "benchmarks")
     arguments = parser.parse_args()
     if arguments.data is None:
@@ -331,7 +349,7 @@ def main() -> None:
     figures: dict[str, float] = {}
     draws: dict[str, Doubles] = {}
     opened: list[str] = []
-    for side, make in sides.items():
+    for side, make in ({} if arguments.skip_search else sides).items():
         kernels = make()  # of one side at a time: each takes 4 bytes for every pair of prompts
         tried = [trial.try_out(kernels, side, parts, is_curved=False) for parts in combinations(kernels, side, layers)]
         best = max(tried, key=lambda each: each.value)
@@ -347,7 +365,10 @@ def main() -> None:
         )
     print(f"\n{'held out, opened once':22}{'all labels':>11}{'95% interval':>18}{f'{FEW_LABELS:,} labels':>14}")
     print("\n".join(opened), "\n")
-    for side in list(sides)[1:]:
+    version = trial.measure(as_a_version(problems, views, layers, trial))
+    print(f"{'as a version learns it':22}{version:11.3f}")
+    figures["spearman_as_a_version"] = version
+    for side in list(draws)[1:]:
         low, high = np.percentile(draws["sae"] - draws[side], (2.5, 97.5))
         difference = figures["spearman_sae"] - figures[f"spearman_{side}"]
         figures |= {f"sae_over_{side}": difference, f"sae_over_{side}_low": low, f"sae_over_{side}_high": high}

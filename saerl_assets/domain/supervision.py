@@ -43,8 +43,8 @@ class Supervision:
             return f"add [labels.{self.label}] to the spec, or append outcomes"
         prompts = _count(self.n_prompts, "prompt")
         return (
-            f"the spec has [labels.{self.label}], but no value of any of the {prompts} could be read as a finite number; "
-            "correct the field that it names, or append outcomes"
+            f"the spec has [labels.{self.label}], but no value of any of the {prompts} could be read as a finite "
+            "number; correct the field that it names, or append outcomes"
         )
 
 

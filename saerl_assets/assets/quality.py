@@ -15,13 +15,13 @@ from safetensors.numpy import load_file, save_file
 from saerl_assets.assets.rooms import outs, table_asset
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.probes import Probe, from_arrays, to_arrays
-from saerl_assets.domain.quality import ProbeResult, encoders_of, train_probe
+from saerl_assets.domain.quality import ProbeResult, train_probe
 from saerl_assets.domain.quality_filter import score_quality
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.quality import figure_probe_calibration, figure_quality_probe, figure_quality_scores
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
-from saerl_assets.resources.predictors import chosen_predictor, named_predictor
+from saerl_assets.resources.predictors import chosen_predictor, encoders_behind, named_predictor
 
 WEIGHTS_FILE, FACTS_FILE = "probe.safetensors", "probe.json"
 
@@ -29,6 +29,7 @@ WEIGHTS_FILE, FACTS_FILE = "probe.safetensors", "probe.json"
 @dg.multi_asset(
     name="probe",
     outs=outs("signals", {"quality_probe": ("scikitlearn",), "probe_calibration": ("scikitlearn",)}),
+    deps=["sae_weights", "control_saes"],
     partitions_def=DATASET_VERSIONS,
 )
 def probe(
@@ -37,7 +38,6 @@ def probe(
     prompt_features: FeatureSet,
     prompts: pl.DataFrame,
     labels: pl.DataFrame,
-    sae_weights: pl.DataFrame,
     signal_evidence: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
     """How well a probe predicts a correct outcome, and how far its probabilities hold, on prompts not trained on.
@@ -52,7 +52,7 @@ def probe(
     metrics = result.metrics
     if result.probe is not None:
         digest, path = _keep(home, result.probe)
-        encoders = encoders_of(sae_weights, predictor.name)
+        encoders = encoders_behind(home, spec.key, predictor.name)
         metrics = metrics.with_columns(
             digest=pl.lit(digest), path=pl.lit(path), encoders=pl.lit(encoders, dtype=pl.String)
         )

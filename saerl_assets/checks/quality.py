@@ -8,10 +8,10 @@ import polars as pl
 
 from saerl_assets.checks.verdict import verdict
 from saerl_assets.domain.calibration import calibration_error
-from saerl_assets.domain.quality import encoders_of
 from saerl_assets.domain.spec import QualitySpec
 from saerl_assets.domain.staleness import newer_area
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.predictors import encoders_behind
 
 WARN = dg.AssetCheckSeverity.WARN
 
@@ -77,23 +77,31 @@ def gap_within(metrics: pl.DataFrame, allowed: float) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset="quality_probe",
-    additional_ins={"label_observations": dg.AssetIn("label_observations"), "sae_weights": dg.AssetIn("sae_weights")},
+    additional_ins={"label_observations": dg.AssetIn("label_observations")},
+    additional_deps=["sae_weights", "control_saes"],
 )
 def probe_is_fresh(
     context: dg.AssetCheckExecutionContext,
     home: HomeResource,
     quality_probe: pl.DataFrame,
     label_observations: pl.DataFrame,
-    sae_weights: pl.DataFrame,
 ) -> dg.AssetCheckResult:
-    """The probe was trained on all labels that there are, and on features of the encoders that there are."""
-    return nothing_has_changed(quality_probe, label_observations, sae_weights, _spec(context, home).label)
+    """The probe was trained on all labels that there are, and by the reader and the encoders that there are."""
+    encoders = encoders_behind(home, context.run.tags["dagster/partition"], quality_probe["predictor"][0])
+    return nothing_has_changed(quality_probe, label_observations, encoders, _spec(context, home).label)
 
 
 def nothing_has_changed(
-    metrics: pl.DataFrame, observations: pl.DataFrame, sae_weights: pl.DataFrame, label: str
+    metrics: pl.DataFrame, observations: pl.DataFrame, encoders: str | None, label: str
 ) -> dg.AssetCheckResult:
-    """What the probe was trained on against what there is now."""
+    """What the probe was trained on against what there is now.
+
+    Args:
+        metrics: Table `quality_probe`.
+        observations: Table `label_observations`.
+        encoders: What makes the columns of the probe's predictor by now.
+        label: The label that it was trained on.
+    """
     row = metrics.row(0, named=True)
     known = observations.filter(pl.col("label") == label)["observation_id"].n_unique()
     problems = []
@@ -101,8 +109,8 @@ def nothing_has_changed(
         problems.append(
             f"There were {row['n_observations']:,} observations of {label!r} when it was trained, there are {known:,}."
         )
-    if row["encoders"] is not None and row["encoders"] != encoders_of(sae_weights, row["predictor"]):
-        problems.append("It was trained on features of other encoders than the version's.")
+    if row["digest"] is not None and row["encoders"] != encoders:
+        problems.append(f"It was trained on {row['predictor']} of another reader or other encoders than the version's.")
     if problems:
         problems.append("Materialise labels, quality_probe and quality_scores again.")
     return verdict(problems, f"It knows all {known:,} observations of {label!r}.", {"n_new": known}, severity=WARN)

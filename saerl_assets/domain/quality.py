@@ -144,16 +144,28 @@ def train_probe(
     return ProbeResult(learned.final, metrics, learned.curve)
 
 
-def encoders_of(sae_weights: pl.DataFrame, predictor: str) -> str | None:
-    """The encoders whose features a predictor is made of, as `quality_probe` notes them; None for one without any.
+def encoders_of(
+    predictor: str, sae_weights: pl.DataFrame, controls: pl.DataFrame, sentence_model_id: str | None
+) -> str | None:
+    """What a predictor's columns are made by, as `quality_probe` notes it; None for one that no model makes.
+
+    An encoder's id holds that of its reading, so that of `combined` stands for its dense states too.
 
     Args:
-        sae_weights: Table `sae_weights`.
         predictor: Name of the predictor.
+        sae_weights: Table `sae_weights`.
+        controls: Table `control_saes`.
+        sentence_model_id: Id of the version's sentence encoder, where it has one.
     """
-    if not predictor.startswith(("sae", "combined")):
-        return None
-    return " ".join(sae_weights.sort("layer")["encoder_id"])
+    if predictor == "sentence":
+        return sentence_model_id
+    if predictor == "random_sae":
+        return " ".join(controls.sort("layer")["encoder_id"])
+    if predictor.startswith("dense_"):
+        return " ".join(sae_weights.sort("layer")["reading_id"])
+    if predictor.startswith("sae_") or predictor == "combined":
+        return " ".join(sae_weights.sort("layer")["encoder_id"])
+    return None
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ import polars as pl
 from saerl_assets.domain.choices import best_predictor
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.predictors import PooledFeatures, Predictor, build_predictors, combined
+from saerl_assets.domain.quality import encoders_of
 from saerl_assets.domain.spec import Pooling
 from saerl_assets.resources.home import HomeResource
-from saerl_assets.resources.sentences import sentence_vectors
+from saerl_assets.resources.sentences import sentence_model_id, sentence_vectors
 from saerl_assets.resources.tables import feature_set
 from saerl_assets.storage.states import dense_states
 
@@ -28,6 +29,19 @@ class Chosen:
     predictor: Predictor
     words: str
     """Why it is this one; empty where the spec names it."""
+
+
+def encoders_behind(home: HomeResource, key: str, predictor: str) -> str | None:
+    """What makes the columns of a version's predictor by now; see `encoders_of`.
+
+    Args:
+        home: Where the version is.
+        key: The version.
+        predictor: Its name.
+    """
+    weights, controls = (home.warehouse().rows(name, dataset_version=key) for name in ("sae_weights", "control_saes"))
+    model_id = sentence_model_id(home.version(key)) if predictor == "sentence" else None
+    return encoders_of(predictor, weights, controls, model_id)
 
 
 def version_predictors(
@@ -92,7 +106,7 @@ def chosen_predictor(
             words = f"Chosen as the best of this version's signals, on these labels: {standing['explanation']}"
     if name == "sae":
         poolings = (wanted.pooling,) if isinstance(wanted.pooling, str) else wanted.pooling
-        return Chosen(PooledFeatures(features, poolings, f"{SAE}{'_'.join(poolings)}"), words)
+        return Chosen(PooledFeatures(features, poolings, f"{SAE}{'+'.join(poolings)}"), words)
     return Chosen(named_predictor(home, key, prompts, features, name), words)
 
 
@@ -104,11 +118,11 @@ def named_predictor(home: HomeResource, key: str, prompts: pl.DataFrame, feature
         key: The version.
         prompts: Table `prompts`.
         features: The version's features.
-        name: Such as `dense_mean`, or `sae_max_mean` for poolings side by side.
+        name: Such as `dense_mean`, or `sae_max+mean` for poolings side by side.
     """
     if name.startswith(SAE):
         known: dict[str, Pooling] = {pooling: pooling for pooling in get_args(Pooling)}
-        poolings = tuple(known[part] for part in name.removeprefix(SAE).split("_"))
+        poolings = tuple(known[part] for part in name.removeprefix(SAE).split("+"))
         return PooledFeatures(features, poolings, name)
     there = version_predictors(home, key, prompts, features)
     return combined(there) if name == "combined" else there[name]

@@ -94,15 +94,22 @@ def sentence_vectors(home: HomeResource, version: Version, prompts: pl.DataFrame
         version: The version.
         prompts: Column text; its order is that of the rows.
     """
-    if version.spec.evidence.sentence_model is None:
+    model_id = sentence_model_id(version)
+    if model_id is None:
+        return None
+    texts = text_digests(prompts["text"].to_list())
+    owners = (model_id,)
+    return StoredVectors(home.warehouse(), "sentence", TABLE, "embedding", "model_id", owners, "text_digest", texts)
+
+
+def sentence_model_id(version: Version) -> str | None:
+    """The id of the version's sentence encoder, as its files are now; None where it names none."""
+    source = version.spec.evidence.sentence_model
+    if source is None:
         return None
     from saerl_assets.models.sentence_sources import locate_sentence_model
 
-    source = version.spec.evidence.sentence_model
-    files = locate_sentence_model(source, cache=model_cache(), folder=version.folder)
-    texts = text_digests(prompts["text"].to_list())
-    owners = (files.model_id,)
-    return StoredVectors(home.warehouse(), "sentence", TABLE, "embedding", "model_id", owners, "text_digest", texts)
+    return locate_sentence_model(source, cache=model_cache(), folder=version.folder).model_id
 
 
 def text_digests(texts: Sequence[str]) -> list[str]:

@@ -12,10 +12,12 @@ import polars as pl
 import pytest
 
 from saerl_assets.automation.summary import run_version
+from saerl_assets.checks.quality import nothing_has_changed
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.predictors import CHEAPEST_FIRST
 from saerl_assets.models.sentences import SentenceEncoder
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.predictors import encoders_behind
 from saerl_assets_tests.models.test_sentences import write_encoder
 from saerl_assets_tests.tiny import KEY, N_PROMPTS, TinyWorld, source_lines, source_rows, write_rows
 
@@ -159,7 +161,7 @@ def test_poolings_side_by_side_with_length(grown: TinyWorld, copied_home: HomeRe
         ),
         difficulty=settings,
     )
-    assert "on sae_max_mean_last and length," in proxy(copied_home, "wide-v1")["explanation"]
+    assert "on sae_max+mean+last and length," in proxy(copied_home, "wide-v1")["explanation"]
 
 
 def test_sentences_are_weighed_and_read_once(
@@ -206,6 +208,46 @@ def test_a_text_without_a_vector_is_told(grown: TinyWorld, copied_home: HomeReso
     with pytest.raises(SaerlError, match="no sentence vector") as refused:
         vectors.take(np.arange(3))
     assert "Materialise sentence_embeddings" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("sae_max", "UPDATE sae_weights SET encoder_id = 'another SAE'"),
+        ("dense_mean", "UPDATE sae_weights SET reading_id = 'another layer'"),
+        ("random_sae", "UPDATE control_saes SET encoder_id = 'another control'"),
+    ],
+)
+def test_what_makes_a_predictor_is_told_from_what_made_it_before(
+    name: str, change: str, copied_home: HomeResource
+) -> None:
+    before = encoders_behind(copied_home, KEY, name)
+    assert before
+    with copied_home.warehouse().writing("test") as connection:
+        connection.execute(change)
+    assert encoders_behind(copied_home, KEY, name) not in (before, None)
+
+
+def test_a_probe_on_sentence_embeddings_is_stale_once_its_encoder_has_changed(
+    grown: TinyWorld, copied_home: HomeResource
+) -> None:
+    place = grown.folder / "encoder-of-a-probe"
+    write_encoder(place)
+    learned = {"predictor": "sentence", "min_labels": 20, "probe": "ridge"}
+    evidence = FAST | {"sentence_model": f"path:{place}"}
+    run(grown, copied_home, "known-v1", (*UP_TO_EVIDENCE, "quality_probe"), quality=learned, evidence=evidence)
+
+    def freshness() -> tuple[bool, str]:
+        tables = ("quality_probe", "label_observations")
+        metrics, observed = (copied_home.warehouse().rows(table, dataset_version="known-v1") for table in tables)
+        told = nothing_has_changed(metrics, observed, encoders_behind(copied_home, "known-v1", "sentence"), "correct")
+        return bool(told.passed), str(told.description)
+
+    assert freshness()[0]
+    (place / "sentence_bert_config.json").write_text('{"max_seq_length": 5}')
+    is_fresh, says = freshness()
+    assert not is_fresh
+    assert "on sentence of another reader or other encoders" in says
 
 
 @pytest.mark.parametrize(

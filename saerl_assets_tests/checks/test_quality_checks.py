@@ -19,7 +19,6 @@ from saerl_assets_tests.checks.cases import Case
 
 PROMPTS = pl.DataFrame({"prompt_id": list("abcde"), "split": ["train"] * 4 + ["evaluation"]})
 MISSING = "No labels; add [labels.correct]."
-WEIGHTS = pl.DataFrame({"layer": [20, 15], "encoder_id": ["b", "a"]})
 START = datetime(2026, 1, 1)  # noqa: DTZ001 - the warehouse's timestamps are UTC without saying so
 
 
@@ -31,6 +30,7 @@ def probe(
             "rows": ["held_out", "fitted"],
             "predictor": ["sae_max", "sae_max"],
             "encoders": ["a b", "a b"],
+            "digest": ["0" * 64] * 2,
             "auroc": [auroc, fitted],
             "auroc_low": [low, None],
             "auroc_high": [0.9, None],
@@ -42,6 +42,10 @@ def probe(
         },
         schema_overrides={"auroc": pl.Float64, "auroc_low": pl.Float64},
     )
+
+
+def untrained(metrics: pl.DataFrame) -> pl.DataFrame:
+    return metrics.with_columns(digest=pl.lit(None, pl.String), encoders=pl.lit(None, pl.String))
 
 
 def kept(*values: bool) -> pl.DataFrame:
@@ -85,22 +89,16 @@ CASES = [
     Case(OVERFITS, True, "a gap of 0.100", lambda: gap_within(probe(0.7), 0.3)),
     Case(OVERFITS, True, "add [labels.correct]", lambda: gap_within(probe(None), 0.3)),
     Case(OVERFITS, False, "learned prompts by heart", lambda: gap_within(probe(0.6, fitted=0.95), 0.3)),
-    Case(FRESH, True, "all 80", lambda: nothing_has_changed(probe(0.7), observed(80), WEIGHTS, "correct")),
+    Case(FRESH, True, "all 80", lambda: nothing_has_changed(probe(0.7), observed(80), "a b", "correct")),
     Case(
         FRESH,
         True,
         "all 80",
-        lambda: nothing_has_changed(
-            probe(0.7).with_columns(encoders=pl.lit(None, pl.String)), observed(80), WEIGHTS.head(1), "correct"
-        ),
+        lambda: nothing_has_changed(untrained(probe(None)), observed(80), "a b", "correct"),
     ),
-    Case(FRESH, False, "there are 90", lambda: nothing_has_changed(probe(0.7), observed(90), WEIGHTS, "correct")),
-    Case(
-        FRESH,
-        False,
-        "other encoders",
-        lambda: nothing_has_changed(probe(0.7), observed(80), WEIGHTS.head(1), "correct"),
-    ),
+    Case(FRESH, False, "there are 90", lambda: nothing_has_changed(probe(0.7), observed(90), "a b", "correct")),
+    Case(FRESH, False, "other encoders", lambda: nothing_has_changed(probe(0.7), observed(80), "b", "correct")),
+    Case(FRESH, False, "other encoders", lambda: nothing_has_changed(probe(0.7), observed(80), None, "correct")),
     Case(HOLDS, True, "0.020 apart", lambda: calibrated_within(curve(0.02), probe(0.7), 0.1)),
     Case(HOLDS, True, "add [labels.correct]", lambda: calibrated_within(curve(0.02).clear(), probe(None), 0.1)),
     Case(HOLDS, False, "0.150 apart", lambda: calibrated_within(curve(0.15), probe(0.7), 0.1)),

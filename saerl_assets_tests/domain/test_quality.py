@@ -18,7 +18,7 @@ from saerl_assets.domain.linear_models import LinearModel
 from saerl_assets.domain.logistic_regression import logistic
 from saerl_assets.domain.predictors import PooledFeatures, WholeMatrix
 from saerl_assets.domain.probes import Probe, from_arrays, to_arrays
-from saerl_assets.domain.quality import ProbeResult, train_probe
+from saerl_assets.domain.quality import ProbeResult, encoders_of, train_probe
 from saerl_assets.domain.quality_filter import SET_APART, score_quality
 from saerl_assets.domain.spec import QualitySpec
 from saerl_assets.domain.threads import one_thread
@@ -420,3 +420,31 @@ def test_an_undefined_activation_is_refused() -> None:
         train_probe(PooledFeatures(features, "max"), prompts, labels, QualitySpec(), 0)
     with pytest.raises(SaerlError, match="no finite numbers"):
         score_quality(PooledFeatures(features, "max"), prompts, LEARNED, QualitySpec())
+
+
+@pytest.mark.parametrize(
+    ("predictor", "encoders"),
+    [
+        ("sae_max", "sae-15 sae-20"),
+        ("sae_max+mean", "sae-15 sae-20"),
+        ("combined", "sae-15 sae-20"),
+        ("dense_mean", "read-15 read-20"),
+        ("dense_last", "read-15 read-20"),
+        ("random_sae", "control-15 control-20"),
+        ("sentence", "sentences"),
+        ("length", None),
+        ("tfidf", None),
+        ("metadata", None),
+    ],
+)
+def test_what_makes_a_predictor_is_known(predictor: str, encoders: str | None) -> None:
+    layers = [20, 15]
+    weights = pl.DataFrame(
+        {
+            "layer": layers,
+            "encoder_id": [f"sae-{layer}" for layer in layers],
+            "reading_id": [f"read-{layer}" for layer in layers],
+        }
+    )
+    controls = pl.DataFrame({"layer": layers, "encoder_id": [f"control-{layer}" for layer in layers]})
+    assert encoders_of(predictor, weights, controls, "sentences") == encoders

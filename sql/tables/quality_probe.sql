@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS quality_probe (
   calibration_error DOUBLE,                  -- mean distance of predicted and observed shares in probe_calibration
   penalty DOUBLE,                            -- strength of the regularisation; what it is depends on the probe
   candidates VARCHAR,                        -- JSON: AUROC of each kind in inner folds; null unless 'best' was asked for
-  encoders VARCHAR,                          -- encoder ids of the features that it was trained on, by layer
+  encoders VARCHAR,                          -- ids of what makes its predictor: encoders, readings, or a sentence encoder
   digest VARCHAR,                            -- SHA-256 of the folder with its weights
   path VARCHAR,                              -- that folder, below the home
   explanation VARCHAR NOT NULL               -- what it is, or why it was skipped and how to supply what is missing

@@ -1,34 +1,35 @@
 """How many planted near-copies are found, and how many different prompts are taken for copies.
 
-    python benchmarks/hygiene.py [--prompts 680] [--every 4] [--min-jaccard 0.8] [--min-similarity 0.95]
+    python benchmarks/hygiene.py [--prompts 680] [--every 4] [--min-jaccard 0.8] [--min-similarity 0.95 0.98]
     python benchmarks/hygiene.py --gsm8k FOLDER/gsm8k_train.jsonl --prompts 200
 
 Takes the demo's prompts (reasoning-gym tasks of 17 families), or questions of GSM8K, and plants a near-copy of each
 kind for every fourth one of a family: a typo in every 60 letters; other punctuation, case and spaces; the first
 sentence moved to the end; another name (the demo: one noun of a syllogism or the letter of an unknown; GSM8K: the
-persons). Copies keep the reference answer. The fifth kind changes one number: that is NOT the same problem, and finding
-it is wrong.
+persons). Copies keep the reference answer. Three more kinds are NOT the same problem, and finding them is wrong: one
+number changed, two numbers swapped, a number word changed ('two' to 'six').
 
 The demo's prompts are filled-in templates: two of a family differ in a few numbers or words, so what matters is how
-many of the prompts as generated, all of them different problems, are linked to another one. Some few of them are the
-same problem by chance ('2 * 6' and '6 * 2'), and are counted as false alarms all the same.
+many of the prompts as generated, all of them different problems, are linked to another one. Some few of them, and of
+those with swapped numbers, are the same problem by chance ('2 * 6' and '6 * 2'), and are counted as wrong all the same.
 
-Features are those of the demo's reader and of an SAE of 4,096 latents, trained on the tokens of these prompts. MinHash
-alone, SAE neighbours alone and both together are measured three times: as the product does it, where prompts with other
-numbers or other short reference answers are different problems; without the answers; and with neither rule. The last
-line is one JSON object: recall by kind for each, `false_alarms` (share of the prompts as generated that are linked to
-another of them), `wrong_numbers` (share of the changed numbers that are found), and `folded` (share of the prompts as
-generated that folding would leave out).
+Features are those of the demo's reader and of an SAE of 4,096 latents, trained on tokens of these prompts; the first
+run reads them, which takes some minutes, and keeps them below `--cache`. MinHash alone, SAE neighbours alone and both
+together are measured with four rules: as the product does it, where prompts with other quantities, the same ones in
+other places, or other short reference answers are different problems; without the answers; with the quantities as a
+heap, wherever they stand; and with no rule. The last line is one JSON object: recall by kind for each, the shares
+`wrong_number`, `wrong_operands` and `wrong_number_word` of the other problems that are found, `false_alarms` (share of
+the prompts as generated that are linked to another of them), and `folded` (share of them that folding would leave out).
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import random
 import re
-import tempfile
 import tomllib
 import warnings
 from collections import Counter
@@ -38,24 +39,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
+from reading import Request, read_texts
 
+from saerl_assets.domain.alignment import agreeing
 from saerl_assets.domain.feature_pairs import feature_pairs
 from saerl_assets.domain.features import ENTRY_COLUMNS, FeatureRows, pool
 from saerl_assets.domain.gym import generate_rows, parse_tasks
 from saerl_assets.domain.pairs import connected_groups, problem_keys
-from saerl_assets.domain.spec import HygieneSpec, ReaderSpec, SaeSpec
+from saerl_assets.domain.quantities import quantities
+from saerl_assets.domain.spec import HygieneSpec, SaeSpec
 from saerl_assets.domain.text_pairs import text_pairs
-from saerl_assets.domain.wording import quantities, tokens
-from saerl_assets.models.activations import sink_threshold, without_sinks
-from saerl_assets.models.device import TokenBudget, token_budget
-from saerl_assets.models.extraction import pool_shard, read_shard
-from saerl_assets.models.reader import Reader
-from saerl_assets.models.sae_training import train_sae
-from saerl_assets.models.saes import load_encoder
-from saerl_assets.models.sources import locate_model
-from saerl_assets.models.texts import Text, plan_shards
-from saerl_assets.models.tokeniser import Tokeniser
+from saerl_assets.domain.wording import tokens
 from saerl_assets.storage.home import model_cache
 
 if TYPE_CHECKING:
@@ -67,12 +61,16 @@ if TYPE_CHECKING:
     from saerl_assets.domain.spec import Pooling
 
 TASKS_FILE = Path(__file__).parents[1] / "examples" / "demo" / "tasks.toml"
-LAYER, SINK_MULTIPLE, TEXTS_PER_SHARD = 15, 10.0, 256
+LAYER = 15
 SAE = SaeSpec(training_tokens=150_000)
-KINDS = ("typos", "punctuation", "reordered", "names", "number")
+COPIES = ("typos", "punctuation", "reordered", "names")
+OTHERS = ("number", "operands", "number_word")
+"""Kinds that are other problems."""
 LETTERS_PER_TYPO = 60
 NOUNS = ("dolphins", "doctors", "reptiles", "chefs", "lawyers", "mammals", "butterflies", "cats", "tigers", "teachers")
 NAMES = ("Oswald", "Petra", "Quentin", "Ramona")
+NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "twelve")
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(NUMBER_WORDS)})\b")
 _SENTENCE_END = re.compile(r"(?<=[.?!:])\s+|\n+")
 
 
@@ -167,12 +165,42 @@ def renamed(prompt: Prompt, rng: random.Random, common: set[str]) -> str | None:
 
 def with_another_number(prompt: Prompt, rng: random.Random, _common: set[str]) -> str | None:
     """One number a little larger, those of numbered lines left alone: another problem."""
-    numbers = [found for found in re.finditer(r"\d+", prompt.text) if not re.match(r"\. ", prompt.text[found.end() :])]
+    numbers = _numbers(prompt.text)
     if not numbers:
         return None
     found = rng.choice(numbers)
     number = str(int(found.group()) + rng.randrange(1, 4))
     return prompt.text[: found.start()] + number + prompt.text[found.end() :]
+
+
+def with_swapped_numbers(prompt: Prompt, rng: random.Random, _common: set[str]) -> str | None:
+    """Two different numbers in each other's places: another problem, but for a sum's terms and the like."""
+    text = prompt.text
+    pairs = [
+        (one, other)
+        for one, other in itertools.combinations(_numbers(text), 2)
+        if int(one.group()) != int(other.group())
+    ]
+    if not pairs:
+        return None
+    one, other = rng.choice(pairs)
+    between = text[one.end() : other.start()]
+    return text[: one.start()] + other.group() + between + one.group() + text[other.end() :]
+
+
+def with_another_number_word(prompt: Prompt, rng: random.Random, _common: set[str]) -> str | None:
+    """One number that is written as a word replaced by another: another problem."""
+    found = list(_NUMBER_WORD.finditer(prompt.text))
+    if not found:
+        return None
+    old = rng.choice(found)
+    new = rng.choice([word for word in NUMBER_WORDS if word != old.group()])
+    return prompt.text[: old.start()] + new + prompt.text[old.end() :]
+
+
+def _numbers(text: str) -> list[re.Match[str]]:
+    """The numbers of a text but for those of numbered lines."""
+    return [found for found in re.finditer(r"\d+", text) if not re.match(r"\. ", text[found.end() :])]
 
 
 CHANGES: dict[str, Callable[[Prompt, random.Random, set[str]], str | None]] = {
@@ -181,6 +209,8 @@ CHANGES: dict[str, Callable[[Prompt, random.Random, set[str]], str | None]] = {
     "reordered": reordered,
     "names": renamed,
     "number": with_another_number,
+    "operands": with_swapped_numbers,
+    "number_word": with_another_number_word,
 }
 
 
@@ -210,49 +240,12 @@ class Features:
         yield self.block
 
 
-def read_features(prompts: Sequence[Prompt], device: str = "cpu") -> Features:
-    """Reads the prompts once, trains an SAE on the originals' tokens and pools what it finds in all of them."""
-    files = locate_model(ReaderSpec().model, cache=model_cache(), folder=Path())
-    ids = Tokeniser.load(files, "plain")([prompt.text for prompt in prompts], [None] * len(prompts))
-    texts = [Text(f"{row:032x}", read.token_ids) for row, read in enumerate(ids)]
-    n_originals = sum(prompt.kind == "original" for prompt in prompts)
-    reader = Reader.load(files, layers=[LAYER], dtype="float32", device=device)
-    budget = TokenBudget(token_budget(0, device))
-    parts = (texts[:n_originals], texts[n_originals:])
-    shards = [plan_shards(part, texts_per_shard=TEXTS_PER_SHARD) for part in parts]
-    read = [read_shard(reader, shard, budget=budget) for part in shards for shard in part]
-    own = [activations.layers[LAYER] for activations in read[: len(shards[0])]]
-    threshold = sink_threshold(own, SINK_MULTIPLE)
-    with tempfile.TemporaryDirectory() as place:
-        training = without_sinks(own, threshold)
-        trained = train_sae(training, SAE, layer=LAYER, seed=0, folder=Path(place), device=device)
-        encoder = load_encoder(trained.folder, device)
-        tables = [
-            pool_shard(activations, shard, {LAYER: encoder}, {LAYER: threshold}, budget=budget).features[LAYER]
-            for activations, shard in zip(read, [*shards[0], *shards[1]], strict=True)
-        ]
-    return Features(_block(pa.concat_tables(tables)), SAE.n_latents)
-
-
-def _block(table: pa.Table) -> FeatureRows:
-    """The rows of texts in the order of their ids."""
-    frame = pl.DataFrame(table).sort("text_id")
-    lengths = frame["feature_ids"].list.len().to_numpy().astype(np.int64)
-    flat = {
-        name: frame[name].explode(empty_as_null=False).to_numpy()
-        for name in ("feature_ids", "max", "sum", "last", "n_active", "argmax_token")
-    }
-    return FeatureRows(
-        prompt_ids=frame["text_id"].to_list(),
-        n_tokens=frame["n_tokens"].to_numpy().astype(np.int64),
-        indptr=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        feature_ids=flat["feature_ids"].astype(np.int32),
-        maximum=flat["max"].astype(np.float32),
-        total=flat["sum"].astype(np.float32),
-        last=flat["last"].astype(np.float32),
-        n_active=flat["n_active"].astype(np.int32),
-        argmax_token=flat["argmax_token"].astype(np.int32),
-    )
+def read_features(prompts: Sequence[Prompt], cache: Path) -> Features:
+    """Features of the prompts, read once and kept below the cache."""
+    texts = [prompt.text for prompt in prompts]
+    views, _ = read_texts(Request(texts, [None] * len(texts), layers=[LAYER], sae=SAE), cache)
+    rows = views[LAYER, "prompt"]
+    return Features(rows.features, rows.n_latents)
 
 
 def measure(prompts: Sequence[Prompt], pairs: pl.DataFrame) -> dict[str, float | None]:
@@ -260,10 +253,10 @@ def measure(prompts: Sequence[Prompt], pairs: pl.DataFrame) -> dict[str, float |
     n_originals = sum(prompt.kind == "original" for prompt in prompts)
     linked = set(pairs.select("first", "second").iter_rows())
     found: dict[str, float | None] = {}
-    for kind in KINDS:
-        copies = [(prompt.origin, row) for row, prompt in enumerate(prompts) if prompt.kind == kind]
-        share = round(sum(copy in linked for copy in copies) / len(copies), 3) if copies else None
-        found["wrong_numbers" if kind == "number" else kind] = share
+    for kind in (*COPIES, *OTHERS):
+        planted = [(prompt.origin, row) for row, prompt in enumerate(prompts) if prompt.kind == kind]
+        share = round(sum(pair in linked for pair in planted) / len(planted), 3) if planted else None
+        found[f"wrong_{kind}" if kind in OTHERS else kind] = share
     own = pairs.filter(pl.col("second") < n_originals)
     touched = np.unique(np.concatenate([own["first"].to_numpy(), own["second"].to_numpy()]))
     n_groups = len(np.unique(connected_groups(own, n_originals)))
@@ -273,15 +266,47 @@ def measure(prompts: Sequence[Prompt], pairs: pl.DataFrame) -> dict[str, float |
     }
 
 
-def all_rules(prompts: Sequence[Prompt]) -> dict[str, NDArray[np.int64]]:
-    """By rule the problem that each prompt could be."""
+@dataclass(frozen=True)
+class Rule:
+    """When two prompts could be the same problem."""
+
+    keys: NDArray[np.int64]
+    """The problem that each prompt could be."""
+    is_ordered: bool
+    """And their quantities must be in the same places."""
+
+
+def all_rules(prompts: Sequence[Prompt]) -> dict[str, Rule]:
+    """The product's rule, and what is left of it piece by piece."""
     numbers = [quantities(prompt.text) for prompt in prompts]
     answers = [tokens(prompt.answer) or [prompt.answer] for prompt in prompts]
+    unanswered = problem_keys(numbers, [None] * len(prompts))
     return {
-        "numbers_and_answers": problem_keys(numbers, answers),
-        "numbers": problem_keys(numbers, [None] * len(prompts)),
-        "no_rule": np.zeros(len(prompts), dtype=np.int64),
+        "the product's": Rule(problem_keys(numbers, answers), is_ordered=True),
+        "without answers": Rule(unanswered, is_ordered=True),
+        "in any place": Rule(unanswered, is_ordered=False),
+        "no rule": Rule(np.zeros(len(prompts), dtype=np.int64), is_ordered=False),
     }
+
+
+def find_pairs(
+    prompts: Sequence[Prompt],
+    features: Features,
+    rule: Rule,
+    min_jaccard: float,
+    min_similarity: float,
+    pooling: Pooling,
+) -> dict[str, pl.DataFrame]:
+    """Pairs of rows by text, by features and by either."""
+    texts, nobody = [prompt.text for prompt in prompts], np.zeros(len(prompts), dtype=np.int64)
+    by_text = text_pairs(texts, rule.keys, min_jaccard=min_jaccard)
+    by_features = feature_pairs(
+        features, rule.keys, nobody, nobody.astype(np.float64), pooling=pooling, min_similarity=min_similarity
+    )
+    found = {"MinHash": by_text.select("first", "second"), "SAE": by_features.select("first", "second")}
+    if rule.is_ordered:
+        found = {name: pairs.filter(agreeing(texts, pairs)) for name, pairs in found.items()}
+    return found | {"both": pl.concat(found.values()).unique().sort("first", "second")}
 
 
 def main() -> None:
@@ -291,9 +316,10 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=680)
     parser.add_argument("--every", type=int, default=4, help="plant copies of every so many prompts of a family")
     parser.add_argument("--gsm8k", type=Path, help="gsm8k_train.jsonl: its questions instead of the demo's prompts")
-    parser.add_argument("--min-jaccard", type=float, default=default.min_jaccard)
-    parser.add_argument("--min-similarity", type=float, default=default.min_similarity)
+    parser.add_argument("--min-jaccard", type=float, nargs="+", default=[default.min_jaccard])
+    parser.add_argument("--min-similarity", type=float, nargs="+", default=[default.min_similarity])
     parser.add_argument("--pooling", choices=["max", "mean", "binary"], default="max")
+    parser.add_argument("--cache", type=Path, default=model_cache() / "benchmarks")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -303,30 +329,21 @@ def main() -> None:
     prompts = plant(originals, arguments.every)
     planted = Counter(prompt.kind for prompt in prompts)
     print(", ".join(f"{n} {kind}" for kind, n in planted.items()), flush=True)
-    features = read_features(prompts)
-    print(
-        f"\n{'':32}" + "".join(f"{column:>15}" for column in (*KINDS[:-1], "wrong numbers", "false alarms", "folded"))
-    )
-    result: dict[str, dict[str, dict[str, float | None]]] = {}
-    nobody = np.zeros(len(prompts), dtype=np.int64)
-    for rule, keys in all_rules(prompts).items():
-        by_text = text_pairs([prompt.text for prompt in prompts], keys, min_jaccard=arguments.min_jaccard)
-        by_features = feature_pairs(
-            features,
-            keys,
-            nobody,
-            nobody.astype(np.float64),
-            pooling=arguments.pooling,
-            min_similarity=arguments.min_similarity,
-        )
-        found = {"minhash": by_text.select("first", "second"), "sae": by_features.select("first", "second")}
-        found["both"] = pl.concat(found.values()).unique().sort("first", "second")
-        result[rule] = {name: measure(prompts, pairs) for name, pairs in found.items()}
-        for name, figures in result[rule].items():
-            said = "".join(f"{'-' if figure is None else f'{figure:.3f}':>15}" for figure in figures.values())
-            print(f"{rule.replace('_', ' '):22}{name:10}{said}")
-    settings = {name: getattr(arguments, name) for name in ("min_jaccard", "min_similarity", "pooling")}
-    print(f"\n{json.dumps({'planted': planted, **settings, **result})}")
+    features, rules = read_features(prompts, arguments.cache), all_rules(prompts)
+    columns = (*COPIES, *(f"wrong {kind}".replace("_", " ") for kind in OTHERS), "false alarms", "folded")
+    results = []
+    for min_jaccard, min_similarity in itertools.product(arguments.min_jaccard, arguments.min_similarity):
+        print(f"\ntext overlap at least {min_jaccard:g}, feature cosine at least {min_similarity:g}")
+        print(f"{'':26}" + "".join(f"{column:>18}" for column in columns))
+        result: dict[str, dict[str, dict[str, float | None]]] = {}
+        for name, rule in rules.items():
+            found = find_pairs(prompts, features, rule, min_jaccard, min_similarity, arguments.pooling)
+            result[name] = {by: measure(prompts, pairs) for by, pairs in found.items()}
+            for by, figures in result[name].items():
+                said = "".join(f"{'-' if figure is None else f'{figure:.3f}':>18}" for figure in figures.values())
+                print(f"{name:18}{by:8}{said}", flush=True)
+        results.append({"min_jaccard": min_jaccard, "min_similarity": min_similarity, **result})
+    print(f"\n{json.dumps({'planted': planted, 'pooling': arguments.pooling, 'results': results})}")
 
 
 if __name__ == "__main__":

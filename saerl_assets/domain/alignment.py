@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def agreeing(texts: Sequence[str], pairs: pl.DataFrame) -> pl.Series:
     """Of pairs of rows, `first` and `second`, whether their texts state the same quantities, see `state_the_same`."""
     found = []
-    row, own = -1, list["Part"]()
+    row = -1
+    own: list[Part] = []
     for first, second in pairs.select("first", "second").iter_rows():
         if first != row:
             row, own = first, parts(texts[first])

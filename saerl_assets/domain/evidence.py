@@ -112,11 +112,12 @@ def weigh_evidence(
     verdicts: list[dict[str, object]] = []
     for number, label in enumerate(labels):
         chosen = sampled(label, questions, spec.max_labels, seed)
-        reason = why_not(chosen, spec.min_labels)
+        asked = [questions[row] for row in chosen.rows]
+        reason = why_not(chosen, asked, spec.min_labels)
         if reason is not None:
             verdicts.append(verdict_row(chosen, "not_measured", None, reason))
             continue
-        told = LabelEvidence(chosen, [questions[row] for row in chosen.rows], lengths[chosen.rows], spec, seed)
+        told = LabelEvidence(chosen, asked, lengths[chosen.rows], spec, seed)
         for place, (name, predictor) in enumerate(predictors.items()):
             if (label.name, name) not in TELLS_ITSELF:
                 told.measure(name, linear_kernels(predictor.take(chosen.rows)))

@@ -24,7 +24,7 @@ from saerl_assets.domain.folds import N_OUTER_FOLDS, hash_fractions, held_out_pa
 from saerl_assets.domain.kernel_ridge import Fitted, fit_kernel_ridge
 from saerl_assets.domain.label_values import Kind, LabelValues, coded, targets_of
 from saerl_assets.domain.predictors import CHOOSABLE, COMBINED
-from saerl_assets.domain.questions import members, numbered, redrawn
+from saerl_assets.domain.questions import exchanged, members, numbered, redrawn
 from saerl_assets.domain.spec import EvidenceSpec
 from saerl_assets.domain.threads import one_thread
 
@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     Integers: TypeAlias = NDArray[np.int64]
 
 BUDGETS = (100, 200, 500, 1_000, 2_000)
-ON_THE_CURVE = ("length", "tfidf", "dense_mean", "sae_max")
+ON_THE_CURVE = ("length", "tfidf", "dense_mean", "random_sae", "sae_max")
+CHEAP = ("length", "tfidf", "metadata")
+"""What costs nothing, and so is held against the SAE in the verdict."""
 CONFIDENCE = (2.5, 97.5)
 MARGIN_PERCENTILE = 95.0
+N_PERMUTATIONS = 300
 
 _MEASURES: dict[Kind, tuple[str, str]] = {
     "numeric": ("spearman", "r2"),
@@ -45,7 +48,6 @@ _MEASURES: dict[Kind, tuple[str, str]] = {
     "class": ("macro_f1", "accuracy"),
 }
 _SAID = {"spearman": "Spearman correlation", "auroc": "AUROC", "macro_f1": "macro F1"}
-_CHANCE: dict[Kind, float] = {"numeric": 0.0, "binary": 0.5, "class": 0.0}
 _NAMES = {"length": "plain prompt length", "tfidf": "words (TF-IDF)", "metadata": "the source's own columns"}
 
 
@@ -68,7 +70,7 @@ class LabelEvidence:
     def __init__(
         self, label: LabelValues, questions: Sequence[str], lengths: Doubles, spec: EvidenceSpec, seed: int
     ) -> None:
-        self._label, self._lengths, self._spec = label, lengths, spec
+        self._label, self._lengths, self._spec, self._seed = label, lengths, spec, seed
         self._folds, self._groups = outer_folds(questions, seed=seed), numbered(questions)
         self._parts = [
             members(np.flatnonzero(self._folds == fold), self._groups) for fold in np.unique(self._folds)
@@ -157,13 +159,14 @@ class LabelEvidence:
         known = {name: found.value for name, found in self._measured.items() if np.isfinite(found.value)}
         best = max(known, key=known.__getitem__)
         sae, dense = self._measured["sae_max"], self._measured["dense_mean"]
-        cheap = max((name for name in ("length", "tfidf", "metadata") if name in known), key=known.__getitem__)
+        cheap = max((name for name in CHEAP if name in known), key=known.__getitem__)
         over_dense, over_cheap = _interval(sae.draws - dense.draws), _interval(sae.draws - self._measured[cheap].draws)
-        chance = _CHANCE[self._label.kind] if self._label.kind != "class" else self._measured["constant"].value
         said = _said(self._label, known, cheap, over_dense, over_cheap)
-        top = self._measured[max(("sae_max", "dense_mean", cheap), key=known.__getitem__)]
-        if (_interval(top.draws)[0] or chance) <= chance:
-            return verdict_row(self._label, "do_not_use", best, f"Do not use this signal: nothing foretells it. {said}")
+        weighed = [name for name in ("sae_max", "dense_mean", *CHEAP) if name in known]
+        chance = self._chance(weighed)
+        if max(known[name] for name in weighed) <= chance:
+            words = f"Do not use this signal: nothing foretells it better than chance, which makes up to {chance:.3f}."
+            return verdict_row(self._label, "do_not_use", best, f"{words} {said}")
         if (over_cheap[0] or 0.0) <= 0:
             words = f"The SAE is not shown to beat {_NAMES.get(cheap, cheap)}, which costs nothing. {said}"
             return verdict_row(self._label, "cheap_is_as_good", best, words)
@@ -182,9 +185,37 @@ class LabelEvidence:
             return ""
         return f" An SAE of random weights may do as well: the difference is {low:+.3f} to {high:+.3f}."
 
-    def _value(self, score: Doubles, rows: Integers) -> float:
-        """The label's measure within each fold, averaged by size; not a number where it is nowhere defined."""
-        found = mean_over_folds(lambda chosen: self._of(score[rows[chosen]], rows[chosen]), self._folds[rows])
+    def _chance(self, weighed: Sequence[str]) -> float:
+        """What the best of some predictors is worth on labels that tell nothing, with 95% confidence.
+
+        The predictions stay and the labels are permuted within folds, those of one question together; as the best of
+        several is held against it, it is the largest value of each permutation that counts (Westfall and Young,
+        Resampling-Based Multiple Testing, 1993). That holds for any measure, also one whose value for a guess depends
+        on what is guessed: macro F1 of random guesses is higher than that of the most frequent class alone.
+
+        With the predictions kept, folds vary independently. In truth what fold A teaches of B is what B teaches of A,
+        y_A' K y_B both times, so their sum has twice the variance: deviations from the mean are as many times larger.
+        """
+        rng = np.random.default_rng(self._seed)
+        places = np.concatenate([row for parts in self._parts for row in parts])
+        scores = [self._measured[name].score for name in weighed]
+        values = np.zeros((N_PERMUTATIONS, len(scores)))
+        for draw in range(N_PERMUTATIONS):
+            told = np.concatenate([exchanged(parts, rng) for parts in self._parts])
+            values[draw] = [self._value(score, places, told) for score in scores]
+        mean = values.mean(axis=0)
+        return float(np.percentile(np.max(mean + np.sqrt(2.0) * (values - mean), axis=1), MARGIN_PERCENTILE))
+
+    def _value(self, score: Doubles, rows: Integers, told: Integers | None = None) -> float:
+        """The label's measure within each fold, averaged by size; not a number where it is nowhere defined.
+
+        Args:
+            score: [n] or [n, n_classes] of all rows.
+            rows: Those that are measured.
+            told: The rows whose labels they are held against; their own by default.
+        """
+        of = rows if told is None else told
+        found = mean_over_folds(lambda chosen: self._of(score[rows[chosen]], of[chosen]), self._folds[rows])
         return np.nan if found is None else found
 
     def _of(self, score: Doubles, rows: Integers) -> float | None:

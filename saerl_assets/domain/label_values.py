@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["numeric", "binary", "class"]
 
+MIN_EACH = 2 * N_OUTER_FOLDS
+"""A class of fewer prompts is one of the others, since a fold would lack it; of fewer questions nothing is measured."""
+
 
 @dataclass(frozen=True)
 class LabelValues:
@@ -51,13 +54,26 @@ def sampled(label: LabelValues, questions: Sequence[str], limit: int, seed: int)
     return LabelValues(label.name, label.rows[kept], [label.values[place] for place in kept])
 
 
-def why_not(label: LabelValues, min_labels: int) -> str | None:
-    """Why nothing can be measured on it, with what to supply; None if there is enough."""
-    n = len(label.rows)
+def why_not(label: LabelValues, questions: Sequence[str], min_labels: int) -> str | None:
+    """Why nothing can be measured on it, with what to supply; None if there is enough.
+
+    Args:
+        label: What is known.
+        questions: What each of its prompts asks.
+        min_labels: Fewest labelled prompts.
+    """
+    n, n_questions, n_values = len(label.rows), len(set(questions)), len(set(label.values))
     if n < min_labels:
         return f"Only {n:,} training prompts have it, fewer than evidence.min_labels = {min_labels}: label more."
-    if len(set(label.values)) < 2:
+    if n_questions < MIN_EACH:
+        return f"Its {n:,} prompts ask {n_questions} questions, fewer than {MIN_EACH}: label responses to more."
+    if n_values < 2:
         return f"It is {label.values[0]} for all of its {n:,} prompts: supply values that differ."
+    if len(np.unique(coded(label)[1])) < 2 and label.kind == "class":
+        return (
+            f"None of its {n_values:,} classes has {MIN_EACH} prompts or more, so that all of its {n:,} prompts are "
+            "others: supply fewer and broader classes, or label more."
+        )
     return None
 
 
@@ -66,7 +82,7 @@ def coded(label: LabelValues) -> tuple[list[str], Integers]:
     if label.kind != "class":
         return [], np.zeros(len(label.rows), dtype=np.int64)
     names, counts = np.unique(np.asarray(label.values, dtype=str), return_counts=True)
-    kept = sorted(name for name, count in zip(names, counts, strict=True) if count >= 2 * N_OUTER_FOLDS)
+    kept = sorted(name for name, count in zip(names, counts, strict=True) if count >= MIN_EACH)
     number = {name: place for place, name in enumerate(kept)}
     codes = np.array([number.get(str(value), len(kept)) for value in label.values], dtype=np.int64)
     return [*kept, "others"], codes

@@ -48,7 +48,7 @@ contracts: .venv/.installed
 	$(BIN)/lint-imports
 
 pytest: .venv/.installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 lock: .venv/.installed ## Write the lock file from what is installed
 	@(echo "# Every package that works together, pinned. Made by: make lock"; \

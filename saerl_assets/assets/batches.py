@@ -20,7 +20,11 @@ from saerl_assets.domain.spec import digest
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metrics, figure_deferred_prompts
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.manifests import followed_manifest
 from saerl_assets.resources.metadata import picture
+
+_PROMPT_TOKENS = pl.when(pl.col("n_prefix_tokens") > 0).then("n_prefix_tokens").otherwise("n_tokens")
+"""Tokens of the prompt alone, also where a response is read after it."""
 
 
 @dg.multi_asset(
@@ -41,9 +45,10 @@ def plan(
     """Both planners and every control arm from the same prompts, as one manifest that becomes the current one."""
     version = home.version(context.partition_key)
     spec = version.spec
+    followed = followed_manifest(home, version)
     candidates = (
         prompts.filter(pl.col("split") == "train")
-        .select("prompt_id", "n_tokens")
+        .select("prompt_id", n_tokens=_PROMPT_TOKENS)
         .join(cluster_assignments.select("prompt_id", "cluster_id"), on="prompt_id")
         .join(difficulty_scores.select("prompt_id", "difficulty"), on="prompt_id")
         .join(quality_scores.select("prompt_id", "kept", "quality", "reason"), on="prompt_id")
@@ -71,7 +76,7 @@ def plan(
     row = pl.DataFrame(
         {
             "manifest_id": planned.manifest_id,
-            "parent_manifest_id": pl.Series([None], dtype=pl.String),
+            "parent_manifest_id": pl.Series([followed], dtype=pl.String),
             "planner": spec.batches.planner,
             "n_arms": planned.manifest["arm"].n_unique(),
             "n_epochs": spec.batches.epochs,

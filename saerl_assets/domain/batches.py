@@ -83,7 +83,7 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
     intake = _take_in(candidates, spec, key)
     manifests, deferrals, groups = [], [], []
     for arm in sorted({*PLANNERS, *spec.controls}):
-        for epoch in range(spec.epochs):
+        for epoch in range(spec.first_epoch, spec.first_epoch + spec.epochs):
             manifest, deferred = _plan_epoch(intake, arm, epoch, seed)
             groups.append(group_entry(arm, epoch, manifest, deferred))
             manifests.append(manifest)

@@ -91,7 +91,8 @@ def verify_manifest(manifest: pl.DataFrame, deferred: pl.DataFrame, *, key: str)
             "manifest_changed",
             f"Rows of manifest {names} were changed after it was planned: their digest is now {found[:12]}.",
             where=key,
-            remedy="Materialise batch_manifest again, or go back to a manifest that is intact.",
+            remedy=f"Plan it again: saerl run {key} --only batch_manifest; or use one that is intact: "
+            f"saerl manifest {key}",
         )
 
 

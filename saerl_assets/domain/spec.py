@@ -363,7 +363,11 @@ class BatchSpec(Section):
     """What becomes of the last prompts if they do not fill a batch: deferred, a short batch, or padded with prompts
     that were seen earliest."""
     epochs: Annotated[int, Field(ge=1)] = 1
-    """Epochs planned ahead, each with its own seed."""
+    """Epochs planned ahead, each a fresh plan with its own seed."""
+    first_epoch: Annotated[int, Field(ge=0)] = 0
+    """Number of the first of them. A training that has done the epochs before it in the parent's order goes on in this
+    version's, which has clusters and scores of its own: name a checkpoint of the policy as `reader.model` to cluster
+    again as it sees the prompts now. The manifest records the parent's current one as the one that it follows."""
     max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longer prompts are deferred, so that a trainer's own length filter cannot shift the batches."""
     controls: tuple[ControlArm, ...] = (
@@ -445,6 +449,13 @@ class VersionSpec(Section):
                 message = f"{name!r} is not a label name; use lower-case letters, digits and underscores"
                 raise ValueError(message)
         return value
+
+    @model_validator(mode="after")
+    def _later_epochs_follow_a_parent(self) -> VersionSpec:
+        if self.batches.first_epoch and self.parent is None:
+            message = f"batches.first_epoch = {self.batches.first_epoch} needs parent, the version trained on before"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _predictors_are_there(self) -> VersionSpec:

@@ -71,6 +71,7 @@ def cases(draw: st.DrawFn) -> tuple[pl.DataFrame, BatchSpec, int]:
         stage_fraction=draw(st.sampled_from([0.1, 0.25, 0.9])),
         tail=draw(st.sampled_from(["drop", "short", "pad"])),
         epochs=draw(st.integers(1, 2)),
+        first_epoch=draw(st.sampled_from([0, 0, 3])),
         max_prompt_tokens=draw(st.sampled_from([None, 60])),
     )
     return candidates, spec, draw(st.integers(0, 3))
@@ -80,6 +81,10 @@ def plan(candidates: pl.DataFrame, spec: BatchSpec | None = None, *, seed: int =
     return plan_manifest(
         candidates, spec or BatchSpec.model_validate({"batch_size": 4} | fields), key="some-v1", seed=seed
     )
+
+
+def epochs_of(spec: BatchSpec) -> range:
+    return range(spec.first_epoch, spec.first_epoch + spec.epochs)
 
 
 def is_plannable(candidates: pl.DataFrame, spec: BatchSpec) -> bool:
@@ -108,13 +113,15 @@ def test_every_prompt_is_ordered_once_or_deferred_and_batches_are_whole(
         return
     planned = plan(candidates, spec, seed=seed)
     everyone = sorted(candidates["prompt_id"])
+    assert set(planned.manifest["epoch"].unique()) == set(epochs_of(spec))
     for arm in ARMS:
-        for epoch in range(spec.epochs):
+        for epoch in epochs_of(spec):
             rows = planned.manifest.filter(arm=arm, epoch=epoch)
             deferred = planned.deferred.filter(arm=arm, epoch=epoch)
             own = rows.filter(~pl.col("is_padding"))
             assert sorted([*own["prompt_id"], *deferred["prompt_id"]]) == everyone
             check_batches(rows, spec)
+            check_purity(rows, spec, arm)
             assert deferred.filter(reason_code="too_long").height == (
                 candidates.filter(pl.col("n_tokens") > (spec.max_prompt_tokens or 1000)).height
             )
@@ -130,6 +137,7 @@ def check_batches(rows: pl.DataFrame, spec: BatchSpec) -> None:
     if spec.tail != "short":
         assert rows.height % size == 0
     own = rows.filter(~pl.col("is_padding"))
+    assert not own.select("step", "prompt_id").is_duplicated().any()
     assert rows["is_padding"].to_list() == sorted(rows["is_padding"])
     assert rows.height - own.height < size
     if spec.tail != "pad":
@@ -142,6 +150,16 @@ def check_batches(rows: pl.DataFrame, spec: BatchSpec) -> None:
     ]
 
 
+def check_purity(rows: pl.DataFrame, spec: BatchSpec, arm: str) -> None:
+    """Unmixed batches of `clustered` hold one cluster, but for as many as there are clusters."""
+    follows_clusters = arm == "clustered" or (
+        spec.planner == "clustered" and arm in {"length_difficulty", "random_drop"}
+    )
+    if follows_clusters and spec.mix_fraction == 0.0:
+        n_clusters = rows.group_by("step").agg(pl.col("cluster_id").n_unique())["cluster_id"]
+        assert (n_clusters > 1).sum() <= rows["cluster_id"].n_unique()
+
+
 def check_true_values(planned: Plan, candidates: pl.DataFrame) -> None:
     """Also in arms that plan with other clusters and difficulties."""
     columns = ["prompt_id", "cluster_id", "difficulty"]
@@ -152,7 +170,7 @@ def check_true_values(planned: Plan, candidates: pl.DataFrame) -> None:
 def check_arms_agree(planned: Plan, spec: BatchSpec) -> None:
     """The same prompts and the same number of batches in all arms; the control of the filter matches in
     count."""
-    for epoch in range(spec.epochs):
+    for epoch in epochs_of(spec):
         rows = {arm: planned.manifest.filter(arm=arm, epoch=epoch) for arm in ARMS}
         wanted = rows[spec.planner]
         for arm in ARMS:
@@ -174,7 +192,7 @@ def check_hygiene(planned: Plan, candidates: pl.DataFrame, spec: BatchSpec) -> N
         told = left.filter(pl.col(code).is_not_null()) if code in left.columns else left[:0]
         reasons = dict(told.select("prompt_id", code).iter_rows()) if told.height else {}
         for arm in ARMS:
-            for epoch in range(spec.epochs):
+            for epoch in epochs_of(spec):
                 rows = planned.deferred.filter(arm=arm, epoch=epoch, reason_code=code)
                 assert dict(rows.select("prompt_id", "reason").iter_rows()) == reasons
         assert planned.manifest.filter(pl.col("prompt_id").is_in(list(reasons))).is_empty()
@@ -196,6 +214,44 @@ def test_the_plan_depends_on_the_set_of_candidates_only(
     assert one.manifest.equals(other.manifest)
     assert one.deferred.equals(other.deferred)
     assert one.manifest_id == manifest_digest(one.manifest, one.deferred, key="some-v1")
+
+
+@pytest.mark.parametrize("tail", ["drop", "short", "pad"])
+@pytest.mark.parametrize("curriculum", ["none", "sorted", "staged"])
+@pytest.mark.parametrize("planner", ["clustered", "balanced"])
+def test_every_combination_keeps_every_rule(planner: str, curriculum: str, tail: str) -> None:
+    """Nothing left to chance: both planners, all curricula and tails, three epochs, from no mixing to a full one."""
+    candidates = candidates_of(61, kept=0.8)
+    for mix_fraction in (0.0, 0.25, 1.0):
+        fields = {"planner": planner, "curriculum": curriculum, "tail": tail, "mix_fraction": mix_fraction}
+        spec = BatchSpec.model_validate({"batch_size": 8, "epochs": 3, **fields})
+        planned = plan(candidates, spec)
+        for (arm, _), rows in planned.manifest.group_by("arm", "epoch", maintain_order=True):
+            check_batches(rows, spec)
+            check_purity(rows, spec, str(arm))
+        check_true_values(planned, candidates)
+        check_arms_agree(planned, spec)
+        orders = planned.manifest.group_by(GROUP, maintain_order=True).agg("prompt_id")
+        assert orders["prompt_id"].n_unique() == len(ARMS) * 3, "every arm and epoch has an order of its own"
+        in_order = planned.manifest.filter(~pl.col("is_padding")).select(*GROUP, "prompt_id")
+        once = pl.concat([in_order, planned.deferred.select(*GROUP, "prompt_id")])
+        assert not once.is_duplicated().any()
+        assert once.group_by(GROUP).len()["len"].to_list() == [61] * len(ARMS) * 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases(), st.integers(1, 3))
+def test_later_epochs_planned_by_themselves_are_those_planned_ahead(
+    case: tuple[pl.DataFrame, BatchSpec, int], n_before: int
+) -> None:
+    candidates, spec, seed = case
+    if not is_plannable(candidates, spec):
+        return
+    ahead = spec.model_copy(update={"first_epoch": 0, "epochs": n_before + 2})
+    later = spec.model_copy(update={"first_epoch": n_before, "epochs": 2})
+    one, other = plan(candidates, ahead, seed=seed), plan(candidates, later, seed=seed)
+    for frame, whole in ((other.manifest, one.manifest), (other.deferred, one.deferred)):
+        assert frame.drop("manifest_id").equals(whole.filter(pl.col("epoch") >= n_before).drop("manifest_id"))
 
 
 def test_frames_are_those_of_the_tables() -> None:

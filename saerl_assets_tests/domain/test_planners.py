@@ -188,6 +188,18 @@ def test_balanced_follows_what_is_left(clusters: list[int], size: int, wanted: i
         left = left - drawn
 
 
+@settings(deadline=None)
+@given(CLUSTERS, st.integers(1, 9), st.integers(1, 4), st.integers(0, 9))
+def test_some_steps_of_balanced_are_the_first_ones_of_all(
+    clusters: list[int], size: int, wanted: int, n_steps: int
+) -> None:
+    task = task_of(clusters, planner="balanced", batch_size=size, clusters_per_batch=wanted)
+    everyone = np.arange(len(clusters))
+    whole = draw_balanced(task, everyone, None)
+    n_made = min(n_steps, len(clusters) // size)
+    assert draw_balanced(task, everyone, n_steps).tolist() == whole[: n_made * size].tolist()
+
+
 def test_clusters_run_out_together() -> None:
     clusters = [0] * 300 + [1] * 150 + [2] * 90 + [3] * 60 + [4] * 40 + [5] * 30
     task = task_of(clusters, planner="balanced", batch_size=16, clusters_per_batch=3)
@@ -204,17 +216,3 @@ def test_asked_for_some_steps_balanced_leaves_the_rest() -> None:
     assert len(draw_balanced(task, np.arange(13), 2)) == 8
     assert len(draw_balanced(task, np.arange(13), 9)) == 12
     assert len(draw_balanced(task, np.arange(13), 0)) == 0
-
-
-def test_the_articles_pseudo_code_breaks_what_the_planners_keep() -> None:
-    """`max(1, int(len(cluster) / len(clusters) * batch_size))` from each cluster, then `random.choice`, for
-    every batch anew."""
-    clusters = [0] * 60 + [1] * 30 + [2] * 10
-    sizes = list(Counter(clusters).values())
-    per_batch = [max(1, int(size / len(sizes) * 16)) for size in sizes]
-    assert sum(per_batch) > 16  # over its size
-    assert any(share > size for share, size in zip(per_batch, sizes, strict=True))  # more than there are
-    task = task_of(clusters, planner="balanced", batch_size=16)
-    batches = cut(draw_balanced(task, np.arange(100), None), 16)
-    assert [len(batch) for batch in batches] == [16] * 6 + [4]
-    assert Counter(prompt for batch in batches for prompt in batch) == Counter(range(100))

@@ -1,6 +1,6 @@
--- One row per slot of a batch: the order of every arm. Immutable: rows are added by manifest, never changed.
+-- One row per slot of a batch: the order of every arm. Immutable: a manifest is named after its rows, so the same name means the same rows.
 -- key: manifest_id, arm, epoch, step, slot
--- write: append
+-- write: replace manifest_id
 CREATE TABLE IF NOT EXISTS batch_manifest (
   manifest_id VARCHAR NOT NULL,
   dataset_version VARCHAR NOT NULL,

@@ -1,6 +1,6 @@
 -- One row per batch of a manifest.
 -- key: manifest_id, arm, epoch, step
--- write: append
+-- write: replace manifest_id
 CREATE TABLE IF NOT EXISTS batch_metrics (
   manifest_id VARCHAR NOT NULL,
   dataset_version VARCHAR NOT NULL,

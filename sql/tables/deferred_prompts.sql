@@ -1,6 +1,6 @@
 -- One row per prompt that an arm leaves out of an epoch, with the reason.
 -- key: manifest_id, arm, epoch, prompt_id
--- write: append
+-- write: replace manifest_id
 CREATE TABLE IF NOT EXISTS deferred_prompts (
   manifest_id VARCHAR NOT NULL,
   dataset_version VARCHAR NOT NULL,

@@ -4,7 +4,7 @@
 CREATE TABLE IF NOT EXISTS manifests (
   manifest_id VARCHAR NOT NULL,              -- SHA-256 over the ordered rows of batch_manifest and deferred_prompts
   dataset_version VARCHAR NOT NULL,
-  parent_manifest_id VARCHAR,                -- the manifest whose training feedback this one was planned from
+  parent_manifest_id VARCHAR,                -- the manifest that this one goes on after: its epochs were trained on before, or its feedback planned this one
   planner VARCHAR NOT NULL,                  -- the arm that is exported
   n_arms UINTEGER NOT NULL,
   n_epochs UINTEGER NOT NULL,

@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 
 from saerl_assets.assets.rooms import table_asset
+from saerl_assets.domain.manifests import verify_manifest
 from saerl_assets.report.exports import figure_trainer_exports
 from saerl_assets.resources.exports import export_arm
 from saerl_assets.resources.home import HomeResource
@@ -16,13 +17,19 @@ from saerl_assets.resources.metadata import picture
 
 @table_asset("batches", "parquet")
 def trainer_exports(
-    context: dg.AssetExecutionContext, home: HomeResource, batch_manifest: pl.DataFrame, prompts: pl.DataFrame
+    context: dg.AssetExecutionContext,
+    home: HomeResource,
+    batch_manifest: pl.DataFrame,
+    deferred_prompts: pl.DataFrame,
+    prompts: pl.DataFrame,
+    preference_pairs: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per trainer: the folder with the data in the exact order, the settings that keep it, and its traps."""
     version = home.version(context.partition_key)
+    verify_manifest(batch_manifest, deferred_prompts, key=version.key)
     rows = pl.DataFrame(
         [
-            export_arm(home, version, batch_manifest, prompts, trainer, version.spec.batches.planner)
+            export_arm(home, version, batch_manifest, prompts, preference_pairs, trainer, version.spec.batches.planner)
             for trainer in version.spec.exports.trainers
         ]
     )

@@ -1,4 +1,4 @@
-"""Assets `prompts`, `rejected_rows`, `label_observations`: what is taken from the source, in one pass.
+"""Assets `prompts`, `preference_pairs`, `rejected_rows`, `label_observations`: one pass over the source.
 
 Belongs here: wiring the source, the tokenizer and the intake together. Does not belong here: the rules of the intake.
 """
@@ -13,6 +13,7 @@ from saerl_assets.assets.rooms import outs
 from saerl_assets.domain.labels import observations_from_file
 from saerl_assets.domain.prompts import check_rejected, take_prompts
 from saerl_assets.partitions import DATASET_VERSIONS
+from saerl_assets.report.preference_pairs import figure_preference_pairs
 from saerl_assets.report.prompts import figure_label_observations, figure_prompts, figure_rejected_rows
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
@@ -23,14 +24,17 @@ from saerl_assets.storage.sources import estimate_rows, read_source
 
 @dg.multi_asset(
     name="intake",
-    outs=outs("data", {"rejected_rows": (), "prompts": ("polars",), "label_observations": ("polars",)}),
+    outs=outs(
+        "data",
+        {"rejected_rows": (), "prompts": ("polars",), "preference_pairs": (), "label_observations": ("polars",)},
+    ),
     deps=["versions"],
     partitions_def=DATASET_VERSIONS,
 )
 def intake(
     context: dg.AssetExecutionContext, home: HomeResource, compute: ComputeResource
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
-    """One pass over the source: prompts with duplicates folded in, rows that were not taken, labels in its columns."""
+    """One pass over the source: prompts with duplicates folded in, their pairs and labels, rows that were not taken."""
     version = home.version(context.partition_key)
     home.catalog().verify_sources(version)
     spec, source = version.spec, version.sources["data"]
@@ -62,6 +66,11 @@ def intake(
             "stripped_for_reading": taken.affixes,
             "figure": picture(figure_prompts(taken.prompts), "tokens per prompt"),
         },
+    )
+    yield dg.MaterializeResult(
+        asset_key="preference_pairs",
+        value=taken.pairs,
+        metadata={"figure": picture(figure_preference_pairs(taken.pairs), "pairs per prompt")},
     )
     named = sorted(name for name, label in spec.labels.items() if label.source)
     files = [

@@ -15,6 +15,7 @@ from saerl_assets.checks import (
     exports,
     features,
     hygiene,
+    preference_pairs,
     prompts,
     quality,
     sae,
@@ -22,6 +23,7 @@ from saerl_assets.checks import (
 
 CHECK_MODULES: list[ModuleType] = [
     prompts,
+    preference_pairs,
     sae,
     features,
     clusters,

@@ -12,7 +12,8 @@ from saerl_assets.domain.affixes import AUTO, Affixes, AffixFinder
 from saerl_assets.domain.columns import Column, is_messages
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.fields import Field, RowError
-from saerl_assets.domain.messages import asking_message, canonical_messages
+from saerl_assets.domain.messages import asking_message, canonical_messages, canonical_text
+from saerl_assets.domain.preference_pairs import PairFields, transcript
 from saerl_assets.domain.spec import SplitSpec
 
 # Names in order of preference: those of verl, TRL, GSM8K, MATH, DeepMath-103K, DeepScaleR, UltraFeedback.
@@ -23,7 +24,10 @@ _ANSWER_NAMES = (
     "ground_truth", "final_answer", "answer", "reference_answer", "gold", "target", "expected_answer",
     "solution",
 )  # fmt: skip
-_RESPONSE_NAMES = ("response", "completion", "chosen", "output", "generation")
+# Of pairs those of UltraFeedback, hh-rlhf, Orca and their like.
+_CHOSEN_NAMES = ("chosen", "chosen_response", "response_chosen", "preferred")
+_REJECTED_NAMES = ("rejected", "rejected_response", "response_rejected", "dispreferred")
+_RESPONSE_NAMES = ("response", "completion", "output", "generation")
 _TOPIC_NAMES = ("topic", "subject", "category", "family", "domain", "type", "task", "ability", "data_source")
 _LABEL_NAMES = {
     "difficulty": ("difficulty", "level", "difficulty_score", "fail_rate"),
@@ -52,8 +56,8 @@ class Guess:
     split: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     affixes: Affixes = field(default_factory=Affixes)
-    is_preference: bool = False
-    """The rows are pairs of a chosen and a rejected response."""
+    pair: tuple[str, str] | None = None
+    """The better and the worse answer of a pair. The prompt is in them where it has the path of the better one."""
 
 
 def guess_columns(columns: Sequence[Column], values: Sequence[Mapping[str, object]], source: str) -> Guess:
@@ -62,24 +66,43 @@ def guess_columns(columns: Sequence[Column], values: Sequence[Mapping[str, objec
     Raises:
         SaerlError: `no_prompt_column` where none holds text or messages.
     """
-    prompt = _guess_prompt(columns, source)
+    pair = _guess_pair(columns)
+    alone = [column for column in columns if pair is None or column.path.split(".0.")[0] not in pair]
+    known = [column.path for column in columns]
+    prompt = pair[0] if pair and _holds_prompt(alone, columns, pair[0]) else _guess_prompt(alone, source, known)
     left = [column for column in columns if not f"{column.path}.".startswith(f"{prompt.split('.')[0]}.")]
     plain = [column for column in left if column.kind in {"text", "number", "truth"}]
     answer = _first_named(plain, _ANSWER_NAMES)
-    names = {column.path for column in columns}
     return Guess(
         prompt=prompt,
-        response=_guess_response(columns, prompt),
+        response=None if pair else _guess_response(columns, prompt),
         answer=answer.path if answer else None,
         topic=_guess_topic([column for column in plain if column is not answer], len(values)),
         split=_guess_split(plain, values),
         labels=_guess_labels([column for column in plain if column is not answer]),
-        affixes=_shared_text(Field(prompt), values),
-        is_preference={"chosen", "rejected"} <= names,
+        affixes=_shared_text(prompt, pair, values),
+        pair=pair,
     )
 
 
-def _guess_prompt(columns: Sequence[Column], source: str) -> str:
+def _guess_pair(columns: Sequence[Column]) -> tuple[str, str] | None:
+    """Paths of the better and the worse answer, both text or both chat messages."""
+    fitting = [column for column in columns if column.kind in {"text", "messages"} and ".0." not in column.path]
+    chosen, rejected = _first_named(fitting, _CHOSEN_NAMES), _first_named(fitting, _REJECTED_NAMES)
+    return (chosen.path, rejected.path) if chosen and rejected else None
+
+
+def _holds_prompt(alone: Sequence[Column], columns: Sequence[Column], chosen: str) -> bool:
+    """Whether the prompt is only in the answers: no column beside them is named like one."""
+    example = next(column.example for column in columns if column.path == chosen)
+    is_conversation = (is_messages(example) and isinstance(example, list) and len(example) > 1) or (
+        isinstance(example, str) and transcript(canonical_text(example)) is not None
+    )
+    fitting = [column for column in alone if column.kind in {"text", "messages"}]
+    return is_conversation and _first_named(fitting, _PROMPT_NAMES) is None
+
+
+def _guess_prompt(columns: Sequence[Column], source: str, known: Sequence[str]) -> str:
     candidates = [column for column in columns if column.kind in {"text", "messages"} and ".0." not in column.path]
     named = _first_named(candidates, _PROMPT_NAMES)
     longest = max(
@@ -91,7 +114,7 @@ def _guess_prompt(columns: Sequence[Column], source: str) -> str:
     if found is None:
         raise SaerlError(
             "no_prompt_column",
-            f"No column holds text or chat messages: {', '.join(column.path for column in columns)}.",
+            f"No column holds a prompt, as text or chat messages: {', '.join(known)}.",
             where=source,
             remedy="Write a spec by hand; data.prompt can be a dotted path into nested values.",
         )
@@ -142,11 +165,12 @@ def _is_share(column: Column) -> bool:
     return column.smallest is not None and column.largest is not None and 0 <= column.smallest <= column.largest <= 1
 
 
-def _shared_text(prompt: Field, values: Sequence[Mapping[str, object]]) -> Affixes:
-    finder, seen = AffixFinder(AUTO, AUTO), set()
+def _shared_text(path: str, pair: tuple[str, str] | None, values: Sequence[Mapping[str, object]]) -> Affixes:
+    finder, seen, prompt = AffixFinder(AUTO, AUTO), set(), Field(path)
+    pairs = PairFields(Field(pair[0]), Field(pair[1])) if pair and pair[0] == path else None
     for row in values:
         try:
-            messages, _ = canonical_messages(prompt.of(row), prompt.path)
+            messages = pairs.with_prompt(row)[0] if pairs else canonical_messages(prompt.of(row), path)[0]
         except RowError:
             continue
         text = messages[asking_message(messages)]["content"]

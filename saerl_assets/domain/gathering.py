@@ -28,6 +28,7 @@ from saerl_assets.domain.fields import (
 from saerl_assets.domain.frames import FrameBuilder
 from saerl_assets.domain.labels import label_value, unreadable
 from saerl_assets.domain.messages import (
+    Messages,
     as_text,
     asking_message,
     canonical_messages,
@@ -35,6 +36,7 @@ from saerl_assets.domain.messages import (
     prompt_id,
     question_id,
 )
+from saerl_assets.domain.preference_pairs import PairFields, PreferencePair
 from saerl_assets.domain.spec import SplitSpec, VersionSpec
 
 REJECTED_SCHEMA: dict[str, pl.DataType] = {
@@ -53,6 +55,13 @@ GATHERED_SCHEMA: dict[str, pl.DataType] = {
     "response": pl.String(),
     "topic": pl.String(),
     "extra": pl.String(),
+}
+GATHERED_PAIRS_SCHEMA: dict[str, pl.DataType] = {
+    "prompt": pl.Int64(),  # row of the prompts
+    "chosen": pl.String(),
+    "rejected": pl.String(),
+    "is_chat": pl.Boolean(),
+    "position": pl.UInt64(),
 }
 
 NO_VALUE = float("nan")
@@ -73,6 +82,7 @@ class Gathering:
         self.fields = MappedFields.of(spec)
         self.affixes = AffixFinder(spec.data.strip_prefix, spec.data.strip_suffix)
         self.prompts = FrameBuilder(GATHERED_SCHEMA)
+        self.pairs = FrameBuilder(GATHERED_PAIRS_SCHEMA)
         self.rejected = FrameBuilder(REJECTED_SCHEMA)
         self.n_rows = self.n_rejected = 0
         self.answers: list[str | None] = []
@@ -117,7 +127,7 @@ class Gathering:
 
     def _take(self, row: SourceRow, value: dict[str, object]) -> None:
         fields = self.fields
-        messages, is_chat = canonical_messages(fields.prompt.of(value), fields.prompt.path)
+        messages, is_chat, pair = fields.asked_and_preferred(value)
         response = None
         if fields.response:
             is_needed = self.spec.reader.scope != "prompt"
@@ -136,6 +146,8 @@ class Gathering:
             self.is_evaluation.append(self._is_evaluation(question, value))
         else:
             self._fold(prompt, answer, is_evaluation=self._is_evaluation(question, value))
+        if pair is not None:
+            self.pairs.add(prompt, to_json(pair.chosen), to_json(pair.rejected), pair.is_chat, row.position)
         self._keep_row(row, value, prompt)
 
     def _fold(self, prompt: int, answer: str | None, *, is_evaluation: bool) -> None:
@@ -193,6 +205,7 @@ class MappedFields:
     response: Field | None
     answer: Field | None
     topic: Field | None
+    pair: PairFields | None
     split: Field | None
     labels: dict[str, Field]
     kept: tuple[Field, ...] | None
@@ -211,6 +224,7 @@ class MappedFields:
             response=Field(data.response) if data.response else None,
             answer=Field(data.answer) if data.answer else None,
             topic=Field(data.topic) if data.topic else None,
+            pair=PairFields(Field(data.chosen), Field(data.rejected)) if data.chosen and data.rejected else None,
             split=Field(spec.split.column) if spec.split.column else None,
             labels={name: Field(label.column) for name, label in sorted(spec.labels.items()) if not label.source},
             kept=None if data.keep == "all" else tuple(Field(path) for path in data.keep),
@@ -223,6 +237,8 @@ class MappedFields:
             "data.response": self.response,
             "data.answer": self.answer,
             "data.topic": self.topic,
+            "data.chosen": self.pair.chosen if self.pair else None,
+            "data.rejected": self.pair.rejected if self.pair else None,
             "split.column": self.split,
         }
         return (
@@ -230,6 +246,18 @@ class MappedFields:
             | {f"labels.{name}.column": field for name, field in self.labels.items()}
             | {f"data.keep.{place}": field for place, field in enumerate(self.kept or ())}
         )
+
+    def asked_and_preferred(self, value: dict[str, object]) -> tuple[Messages, bool, PreferencePair | None]:
+        """The prompt of a row, whether it was a chat, and the row's pair where the spec names one.
+
+        Raises:
+            RowError: The row has no prompt, or no pair.
+        """
+        if self.pair is not None and self.pair.chosen.path == self.prompt.path:
+            messages, pair = self.pair.with_prompt(value)
+            return messages, True, pair
+        messages, is_chat = canonical_messages(self.prompt.of(value), self.prompt.path)
+        return messages, is_chat, self.pair.after(messages, value) if self.pair else None
 
     def carried_along(self, value: dict[str, object]) -> dict[str, object]:
         """The further fields of a row that exports carry along."""

@@ -57,7 +57,7 @@ def canonical_messages(value: object, field: str) -> tuple[Messages, bool]:
         messages, is_chat = [{"role": "user", "content": canonical_text(value)}], False
     elif isinstance(value, list):
         messages, is_chat = (
-            [_canonical_message(message, place, field) for place, message in enumerate(value)],
+            [canonical_message(message, place, field) for place, message in enumerate(value)],
             True,
         )
         if not messages:
@@ -77,7 +77,7 @@ def canonical_response(value: object, field: str, *, is_needed: bool) -> str | N
     """
     if value is not MISSING and value is not None and not isinstance(value, str):
         remedy = "Name the field that holds the text, such as completion.0.content."
-        raise RowError("not_text", f"{field} is {_kind(value)} where text is due. {remedy}")
+        raise RowError("not_text", f"{field} is {kind_of(value)} where text is due. {remedy}")
     response = canonical_text(value) if isinstance(value, str) else ""
     if is_needed and not response:
         raise RowError("missing_response", f"{field} is missing, null or blank, but reader.scope reads a response.")
@@ -116,7 +116,7 @@ def as_text(value: object, field: str) -> str | None:
         remedy = (
             f"Name one value in it, such as {field}.0." if not isinstance(value, Mapping) else "Name a field in it."
         )
-        raise RowError("not_text", f"{field} is {_kind(value)} where text or a number is due. {remedy}")
+        raise RowError("not_text", f"{field} is {kind_of(value)} where text or a number is due. {remedy}")
     if not isinstance(value, str):
         return to_json(value).strip('"')
     try:
@@ -127,12 +127,17 @@ def as_text(value: object, field: str) -> str | None:
     return value.strip() or None
 
 
-def _canonical_message(message: object, place: int, field: str) -> dict[str, str]:
+def canonical_message(message: object, place: int, field: str) -> dict[str, str]:
+    """One chat message with `role` and `content`, nothing else.
+
+    Raises:
+        RowError: `bad_messages` or `not_utf8`.
+    """
     if not isinstance(message, Mapping):
-        raise RowError("bad_messages", f"{field}.{place} is {_kind(message)}, not a message with role and content.")
+        raise RowError("bad_messages", f"{field}.{place} is {kind_of(message)}, not a message with role and content.")
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
-            what = _kind(message[key]) if key in message else "missing"
+            what = kind_of(message[key]) if key in message else "missing"
             raise RowError("bad_messages", f"{field}.{place}.{key} is {what}; a message needs it as text.")
     role = canonical_text(message["role"])
     if not role:
@@ -145,10 +150,10 @@ def _no_prompt(value: object, field: str) -> RowError:
         return RowError("missing_field", f"The row has no field {field}. Add it or remove the row.")
     if value is None:
         return RowError("null_prompt", f"{field} is null. Fill it or remove the row.")
-    return RowError("not_text", f"{field} is {_kind(value)} where text or a list of messages is due.")
+    return RowError("not_text", f"{field} is {kind_of(value)} where text or a list of messages is due.")
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """What a value is, in words."""
     if value is None:
         return "null"

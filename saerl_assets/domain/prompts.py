@@ -20,6 +20,7 @@ from saerl_assets.domain.fields import MAX_RAW_CHARACTERS, SourceRow, shown, to_
 from saerl_assets.domain.frames import FrameBuilder
 from saerl_assets.domain.gathering import REJECTED_SCHEMA, Gathering
 from saerl_assets.domain.labels import OBSERVATION_SCHEMA, observation_id
+from saerl_assets.domain.preference_pairs import PAIRS_SCHEMA
 from saerl_assets.domain.progress import Progress, silent
 from saerl_assets.domain.readings import Readings, Tokenise, TokenisedText, read_prompts
 from saerl_assets.domain.spec import VersionSpec
@@ -63,13 +64,18 @@ class Intake:
     """`rows` = `rows_taken` + `rejected`; `prompts` = `rows_taken` - `duplicates_folded`.
 
     `label_conflicts` counts prompts whose rows disagree on a label; `label_conflicts_folded` those of them
-    that were taken, with the mean."""
+    that were taken, with the mean.
+
+    Of preference data, `pairs_folded` counts pairs that an earlier row had already, and `pair_conflicts` prompts of
+    which one row chose what another rejected."""
     affixes: dict[str, str]
     """`prefix` and `suffix` that are left out for reading; empty where there is none."""
     notes: dict[str, str] = field(default_factory=dict)
     """`first_<count>`: the first place, with its reason, for a count of what was left out."""
     file: str = ""
     """The source."""
+    pairs: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PAIRS_SCHEMA))
+    """Table preference_pairs, by prompt_id and pair; empty where the spec names none."""
 
 
 def take_prompts(
@@ -155,12 +161,11 @@ class _Assembly:
         prompts = self._prompts(readings.frame)
         rejected = pl.concat([gathering.rejected.frame(), self._rejected()]).sort("position")
         observations = self._observations()
-        counts = self._counts(prompts, readings) | {
-            "rejected": rejected.height,
-            "observations": observations.height,
-        }
+        pairs, of_pairs = self._pairs()
+        counts = self._counts(prompts, readings) | of_pairs
+        counts |= {"rejected": rejected.height, "observations": observations.height}
         notes = {"first_labels_unreadable": gathering.first_unreadable} if gathering.first_unreadable else {}
-        return Intake(prompts, rejected, observations, counts, vars(affixes), notes, gathering.file)
+        return Intake(prompts, rejected, observations, counts, vars(affixes), notes, gathering.file, pairs)
 
     def _counts(self, prompts: pl.DataFrame, readings: Readings) -> dict[str, int]:
         gathering = self._gathering
@@ -238,6 +243,27 @@ class _Assembly:
                 place = f"{gathering.file}:{gathering.row_line[row]}"
                 builder.add(label, origin, identities[gathering.row_prompt[row]], values[row], "column", place)
         return builder.frame()
+
+    def _pairs(self) -> tuple[pl.DataFrame, dict[str, int]]:
+        """Table preference_pairs of the prompts that are kept, and what is to be counted of it."""
+        gathering = self._gathering
+        if gathering.fields.pair is None:
+            return pl.DataFrame(schema=PAIRS_SCHEMA), {}
+        every = gathering.pairs.frame()
+        kept = every.filter(pl.Series(self._is_kept()).gather(every["prompt"]))
+        distinct = kept.unique(["prompt", "chosen", "rejected"], keep="first", maintain_order=True)
+        swapped = distinct.select("prompt", chosen="rejected", rejected="chosen")
+        conflicting = distinct.join(swapped, on=["prompt", "chosen", "rejected"], how="semi")["prompt"].n_unique()
+        pairs = distinct.with_columns(
+            prompt_id=pl.Series(gathering.prompt_ids(), dtype=pl.String).gather(distinct["prompt"]),
+            pair=pl.int_range(pl.len(), dtype=pl.UInt32).over("prompt"),
+        )
+        counts = {
+            "pairs": pairs.height,
+            "pairs_folded": kept.height - pairs.height,
+            "pair_conflicts": conflicting,
+        }
+        return pairs.select(*PAIRS_SCHEMA).sort("prompt_id", "pair"), counts
 
     def _label_conflicts(self) -> NDArray[np.bool_]:
         """Whether the rows of each prompt disagree on a label."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -64,17 +65,24 @@ class DataSpec(Section):
     """
 
     source: str
-    """`path:FILE` (JSONL, Parquet or CSV), `hf:org/name@revision` (a Hugging Face dataset, or a folder with one;
-    add `#split` for another split than train, `#configuration/split` where it has several configurations) or `gym:FILE`
-    (reasoning-gym tasks listed in a TOML file). A relative path starts at the spec's folder."""
+    """`path:FILE` (JSONL, Parquet or CSV), `path:FOLDER` (all such files in it), `hf:org/name@revision` (a Hugging Face
+    dataset, or a folder with one; add `#split` for another split than train, `#configuration/split` where it has
+    several configurations) or `gym:FILE` (reasoning-gym tasks listed in a TOML file). A relative path starts at the
+    spec's folder."""
     prompt: str = "prompt"
-    """The field that holds the prompt: a string, or a list of chat messages with `role` and `content`."""
+    """The field that holds the prompt: a string, or a list of chat messages with `role` and `content`. In preference
+    data it may be the field of `chosen`: the prompt is then what chosen and rejected both begin with."""
     response: str | None = None
     """The field that holds a response to be read together with the prompt; none by default."""
     answer: str | None = None
     """The field that holds the reference answer, which trainers hand to their reward function."""
     topic: str | None = None
     """The field that holds a topic or family, as text."""
+    chosen: str | None = None
+    """Preference data: the field that holds the better answer, as text or as chat messages, which may begin with those
+    of the prompt. Rows with the same prompt are one prompt with several pairs."""
+    rejected: str | None = None
+    """The field that holds the worse answer of the same pair."""
     keep: Literal["all"] | tuple[str, ...] = "all"
     """Further fields that exported rows carry along: `"all"`, or a list of fields."""
     strip_prefix: str = ""
@@ -83,8 +91,22 @@ class DataSpec(Section):
     """Text that every prompt ends in and that the reader is not to see: `"auto"` finds it. Exports keep it."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """Take only the first so many rows; all by default."""
+    watch: bool = False
+    """Whether the source is looked at from time to time: once its bytes or the commit of its revision have changed, the
+    next version (`<name>-v<n+1>`) is registered with this one as its parent, and built."""
     max_rejected_fraction: Fraction = 0.05
     """The run stops before computing anything if a larger share of the rows cannot be used."""
+
+    @model_validator(mode="after")
+    def _pairs_are_whole(self) -> DataSpec:
+        if (self.chosen is None) != (self.rejected is None):
+            named, other = ("chosen", "rejected") if self.rejected is None else ("rejected", "chosen")
+            message = f"data.{named} is there, but not data.{other}; a pair has both"
+            raise ValueError(message)
+        if self.chosen is not None and self.chosen == self.rejected:
+            message = f"data.chosen and data.rejected both name {self.chosen!r}"
+            raise ValueError(message)
+        return self
 
 
 class LabelSpec(Section):
@@ -340,6 +362,34 @@ class HygieneSpec(Section):
     """And the share of the evaluation row's runs of so many words that must be in the prompt."""
 
 
+class FeedbackSpec(Section):
+    """A curriculum that goes on from what a training measures: each epoch is a manifest of its own.
+
+    Its parent is the manifest that the training log is of. Nothing is planned before the log says enough.
+    """
+
+    rule: Literal["stages", "target"] = "stages"
+    """`stages`: the easiest of `batches.n_stages` parts of equal size first, the next one once the measure passes the
+    threshold. `target`: the prompts nearest to a target difficulty that moves with the reward (AdaRFT)."""
+    measure: Literal["reward", "loss", "pass_rate"] = "reward"
+    """What is measured, averaged over a step's prompts and then over steps."""
+    threshold: float = 0.5
+    """`stages`: the next part is unlocked where reward or pass rate is at least, or the loss at most this."""
+    window_steps: Annotated[int, Field(ge=1)] = 10
+    """`stages`: over so many of the last steps. A training that ends its epoch without passing gets another one of the
+    same parts."""
+    first_target: Fraction = 0.0
+    """`target`: the first target, as a rank among the prompts: 0 is the easiest, 1 the hardest."""
+    target_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    """`target`: share of the prompts that an epoch takes, those nearest to the target."""
+    step_size: Annotated[float, Field(gt=0.0)] = 0.5
+    """`target`: how far the target can move between epochs (eta; AdaRFT has 50 on a scale of 100)."""
+    sensitivity: Annotated[float, Field(gt=0.0)] = 2.0
+    """`target`: how sharply it answers to the reward (alpha)."""
+    wanted_reward: float = 0.5
+    """`target`: the reward at which it stays where it is (beta)."""
+
+
 class BatchSpec(Section):
     """The order: how scores become batches."""
 
@@ -370,6 +420,11 @@ class BatchSpec(Section):
     again as it sees the prompts now. The manifest records the parent's current one as the one that it follows."""
     max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     """Longer prompts are deferred, so that a trainer's own length filter cannot shift the batches."""
+    replan: bool = False
+    """Whether scores that were refreshed by labels that arrived later lead to a new manifest by themselves. The manifest
+    in use stays as it is in any case; by default a new one is made only when a person asks for it."""
+    feedback: FeedbackSpec | None = None
+    """`[batches.feedback]`: the next epoch is planned from what the training before it measured; off by default."""
     controls: tuple[ControlArm, ...] = (
         "shuffle",
         "easy_to_hard",
@@ -383,7 +438,9 @@ class BatchSpec(Section):
 class ExportSpec(Section):
     """Trainers that the exported arm is written for."""
 
-    trainers: tuple[Literal["trl", "verl"], ...] = ("trl", "verl")
+    trainers: tuple[
+        Literal["trl", "trl_dpo", "verl", "openrlhf", "nemo_rl", "ms_swift", "jsonl", "parquet"], ...
+    ] = ("trl", "verl")
     """Formats to write with every manifest."""
 
 
@@ -458,6 +515,17 @@ class VersionSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _feedback_plans_one_epoch_at_a_time(self) -> VersionSpec:
+        feedback = self.batches.feedback
+        if feedback is not None and self.batches.epochs != 1:
+            message = f"batches.epochs = {self.batches.epochs}, but [batches.feedback] plans one epoch at a time; set 1"
+            raise ValueError(message)
+        if feedback is not None and feedback.rule == "target" and feedback.measure == "loss":
+            message = "batches.feedback.measure = 'loss' has no target rule; use 'reward' or 'pass_rate'"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _predictors_are_there(self) -> VersionSpec:
         for section, name in (("difficulty", self.difficulty.predictor), ("quality", self.quality.predictor)):
             if name == "sentence" and self.evidence.sentence_model is None:
@@ -466,6 +534,18 @@ class VersionSpec(Section):
             if name == "random_sae" and not self.evidence.random_sae:
                 message = f"{section}.predictor = 'random_sae' needs evidence.random_sae = true"
                 raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_are_named(self) -> VersionSpec:
+        if "trl_dpo" in self.exports.trainers and self.data.chosen is None:
+            message = "exports.trainers names 'trl_dpo', which needs data.chosen and data.rejected, the pairs' fields"
+            raise ValueError(message)
+        if self.data.chosen is not None and self.data.prompt == self.data.chosen:
+            for name, label in self.labels.items():
+                if label.source and label.prompt is None:
+                    message = f"labels.{name}.prompt is missing: the data's prompts are only in its pairs"
+                    raise ValueError(message)
         return self
 
     @model_validator(mode="after")
@@ -486,12 +566,13 @@ class VersionSpec(Section):
         return self
 
 
-def parse_spec(text: str, where: str) -> VersionSpec:
+def parse_spec(text: str, where: str, changes: Mapping[str, Any] | None = None) -> VersionSpec:
     """Reads a version from TOML text.
 
     Args:
         text: The TOML document.
         where: Name of the file, for error messages.
+        changes: What takes the place of keys of the document, by table.
 
     Raises:
         SaerlError: `spec_syntax` for text that is not TOML, `spec_invalid` for an unknown key or a bad value; each
@@ -505,9 +586,17 @@ def parse_spec(text: str, where: str) -> VersionSpec:
             "spec_syntax", f"This is not TOML: {error}.", where=where, remedy="Correct the line it names."
         ) from error
     try:
-        return VersionSpec.model_validate(document)
+        return VersionSpec.model_validate(_changed(document, changes or {}))
     except ValidationError as error:
         raise _explain(error, text, where) from error
+
+
+def _changed(document: Any, changes: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - what TOML can hold
+    """The document with some keys set; a table in `changes` sets keys of the table."""
+    changed = dict(document) if isinstance(document, Mapping) else {}
+    for key, value in changes.items():
+        changed[key] = _changed(changed.get(key), value) if isinstance(value, Mapping) else value
+    return changed
 
 
 def canonical_json(spec: VersionSpec) -> str:

@@ -18,6 +18,7 @@ from saerl_assets.domain.fields import SourceRow, shown
 
 N_SAMPLED_ROWS = 1_000
 
+_SIDES = ("chosen", "rejected")
 _FINAL_ANSWER_MARK = "\n#### "
 
 
@@ -67,25 +68,29 @@ def _render(guess: Guess, columns: Sequence[Column], n_rows: int, source: str, k
             "layers = [15]  # block 15 of the default model; model, dtype and template have defaults",
         ],
         ["[batches]", "batch_size = 32  # prompts in one optimizer step of your trainer"],
+        *([["[exports]", 'trainers = ["trl_dpo"]  # the pairs, for DPO']] if guess.pair else []),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
 def _data_lines(guess: Guess, by_path: Mapping[str, Column]) -> list[str]:
     lines = [_field_line("prompt", guess.prompt, by_path)]
+    if guess.pair:
+        if guess.prompt == guess.pair[0]:
+            lines[0] = f"prompt = {_toml(guess.prompt)}  # what chosen and rejected both begin with"
+        lines += [_field_line(side, path, by_path) for side, path in zip(_SIDES, guess.pair, strict=True)]
+        lines.append("# Rows with the same prompt become one prompt with several pairs.")
     if guess.answer:
         lines.append(_field_line("answer", guess.answer, by_path))
         if _FINAL_ANSWER_MARK in str(by_path[guess.answer].example):
             lines.append("# The answers hold their working, and the final one after '####'. Exports keep it all.")
-    else:
+    elif not guess.pair:
         lines.append('# answer = "..."  # no column looks like a reference answer; verl needs one')
     if guess.topic:
         lines.append(_field_line("topic", guess.topic, by_path))
     if guess.response:
         lines.append(f"# {_field_line('response', guess.response, by_path)}")
         lines.append("# With it, each pair of prompt and response is a prompt of its own; see reader.scope.")
-    if guess.is_preference:
-        lines.append("# The columns chosen and rejected are carried along into exports, as all others are.")
     return lines
 
 

@@ -20,6 +20,7 @@ def export_arm(
     version: Version,
     batch_manifest: pl.DataFrame,
     prompts: pl.DataFrame,
+    preference_pairs: pl.DataFrame,
     trainer: str,
     arm: str,
     folder: Path | None = None,
@@ -31,6 +32,7 @@ def export_arm(
         version: The version.
         batch_manifest: Rows of one manifest, all arms.
         prompts: Rows of the version.
+        preference_pairs: Rows of the version.
         trainer: Name of the trainer.
         arm: The arm to write.
         folder: Where to write it instead.
@@ -65,6 +67,8 @@ def export_arm(
         batch_size=version.spec.batches.batch_size,
         spec_digest=version.digest,
         digests=digests,
+        spec=version.spec.model_dump(mode="json"),
+        pairs=preference_pairs,
     )
     root = home.open()
     target = folder or root.exports / manifest_id[:16] / arm / trainer

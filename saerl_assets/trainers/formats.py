@@ -6,10 +6,12 @@ not belong here: any one trainer (trl, verl), whole folders and their proof (exp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+
+from saerl_assets.domain.errors import SaerlError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +41,10 @@ class ExportRequest:
     spec_digest: str
     digests: dict[str, str]
     """What the order was made from: source, SAE, reader and so on."""
+    spec: dict[str, Any] = field(default_factory=dict)
+    """The version's spec in its canonical form, whose digest is `spec_digest`."""
+    pairs: pl.DataFrame | None = None
+    """Table preference_pairs of the version, for trainers that learn from pairs."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,50 @@ class TrainerFormat:
     order."""
     read_order: Callable[[Path], pl.DataFrame]
     """Reads epoch, step, slot and prompt_id of every row back from the data file."""
+
+
+PLACE_COLUMNS = ("prompt_id", "epoch", "step", "slot", "cluster_id", "difficulty", "topic", "is_padding", "extra")
+"""What a row says about itself beside prompt and answer, wherever the trainer lets it: who it is, where it stands in
+the order and why, and the further fields of the source row as a JSON object."""
+
+
+def place_fields() -> list[tuple[str, pa.DataType]]:
+    """`PLACE_COLUMNS` with their types in a file."""
+    import pyarrow as pa
+
+    types = {"cluster_id": pa.int64(), "difficulty": pa.float64(), "is_padding": pa.bool_()}
+    types |= dict.fromkeys(("epoch", "step", "slot"), pa.int64())
+    return [(name, types.get(name, pa.string())) for name in PLACE_COLUMNS]
+
+
+def message_list() -> pa.DataType:
+    """Chat messages as they are in a file."""
+    import pyarrow as pa
+
+    return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+def require_answers(request: ExportRequest, trainer: str, wanted_as: str) -> None:
+    """Refuses rows that the trainer, or what it rewards by, would fail on in the middle of a training.
+
+    Args:
+        request: What is to be written.
+        trainer: Name of the trainer.
+        wanted_as: What the trainer takes the answer for.
+
+    Raises:
+        SaerlError: `answer_missing`, naming the first prompt.
+    """
+    missing = request.rows.filter(pl.col("answer").is_null())["prompt_id"].unique(maintain_order=True)
+    if missing.is_empty():
+        return
+    others = f" and {len(missing) - 1} others have" if len(missing) > 1 else " has"
+    raise SaerlError(
+        "answer_missing",
+        f"Prompt {missing[0]}{others} no answer, which {trainer} needs as {wanted_as}.",
+        where=request.key,
+        remedy=f"Name the field with the answer in data.answer, or take '{trainer}' out of exports.trainers.",
+    )
 
 
 def decode_messages() -> pl.Expr:

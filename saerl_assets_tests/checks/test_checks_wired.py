@@ -18,6 +18,7 @@ from saerl_assets_tests.checks import (
     test_drift_checks,
     test_features_checks,
     test_hygiene_checks,
+    test_preference_pairs_checks,
     test_prompts_checks,
     test_quality_checks,
     test_sae_checks,
@@ -32,6 +33,7 @@ MODULES = (
     test_drift_checks,
     test_features_checks,
     test_hygiene_checks,
+    test_preference_pairs_checks,
     test_prompts_checks,
     test_quality_checks,
     test_sae_checks,
@@ -41,6 +43,9 @@ NEEDS_FILES = "trainer_exports.exports_keep_the_order"
 
 DAMAGE = {
     "prompts.no_row_lost": "DELETE FROM rejected_rows WHERE reason_code = 'too_long'",
+    "preference_pairs.every_prompt_has_its_pairs": (
+        "INSERT INTO preference_pairs VALUES ('tiny-v1', 'x', 0, '[]', '[1]', false, 0)"
+    ),
     "prompts.both_splits_as_asked": "UPDATE prompts SET split = 'train'",
     "sae_health.sae_fits": "UPDATE sae_health SET verdict = 'unfit'",
     "feature_density.few_dead_latents": "UPDATE feature_density SET n_prompts = 0",

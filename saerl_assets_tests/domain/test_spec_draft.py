@@ -81,15 +81,30 @@ def test_prompts_and_completions() -> None:
 
 def test_preferences_with_and_without_a_prompt_of_their_own() -> None:
     text, spec = draft([{"prompt": f"Why {n}?", "chosen": "So.", "rejected": "No."} for n in range(4)])
-    assert spec.data.prompt == "prompt"
-    assert "chosen and rejected are carried along" in text
+    assert (spec.data.prompt, spec.data.chosen, spec.data.rejected) == ("prompt", "chosen", "rejected")
+    assert spec.data.response is None
+    assert spec.exports.trainers == ("trl_dpo",)
+    assert "verl" not in text
+    conversations = {
+        side: [[user(f"Why {n}? Answer in one sentence."), assistant(side)] for n in range(4)]
+        for side in ("chosen", "rejected")
+    }
+    rows: list[dict[str, object]] = [{side: conversations[side][n] for side in conversations} for n in range(4)]
+    text, spec = draft(rows)
+    assert (spec.data.prompt, spec.data.chosen, spec.data.rejected) == ("chosen", "chosen", "rejected")
+    assert "both begin with" in text
+    assert spec.data.strip_suffix.strip() == "Answer in one sentence."
+    _, spec = draft([row | {"prompt": f"Why {n}?", "messages": row["chosen"]} for n, row in enumerate(rows)])
+    assert (spec.data.prompt, spec.data.chosen) == ("prompt", "chosen")
+
+
+def test_preferences_as_transcripts_and_as_orca_has_them() -> None:
     _, spec = draft(
-        [
-            {"chosen": [user(f"Why {n}?"), assistant("a")], "rejected": [user(f"Why {n}?"), assistant("b")]}
-            for n in range(4)
-        ]
+        [{side: f"\n\nHuman: Why {n}?\n\nAssistant: {side}" for side in ("chosen", "rejected")} for n in range(4)]
     )
-    assert spec.data.prompt == "chosen.0.content"
+    assert (spec.data.prompt, spec.data.chosen, spec.data.rejected) == ("chosen", "chosen", "rejected")
+    _, spec = draft([{"system": "", "question": f"Why {n}?", "chosen": "So.", "rejected": "No."} for n in range(4)])
+    assert (spec.data.prompt, spec.data.chosen, spec.data.rejected) == ("question", "chosen", "rejected")
 
 
 def test_a_conversation_that_ends_in_its_answer_is_prompted_by_its_first_message() -> None:

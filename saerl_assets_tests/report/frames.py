@@ -103,6 +103,7 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
     made = {
         "versions": _versions(),
         "prompts": _prompts(world),
+        "preference_pairs": _pairs(world),
         "rejected_rows": _rejected(-(-n // 160)),
         "label_observations": _observations(world),
         "labels": _labels(world),
@@ -261,6 +262,28 @@ def _prompts(world: World) -> pl.DataFrame:
             "n_prefix_tokens": [0] * world.n,
             "extra": ["{}"] * world.n,
             "n_rows": np.where(np.arange(world.n) % 40 == 3, 2, 1),
+        }
+    )
+
+
+def _pairs(world: World) -> pl.DataFrame:
+    """One to three pairs of some prompts, the chosen answers a little longer."""
+    numbers = [(name, pair) for at, name in enumerate(world.ids[::2]) for pair in range(1 + at % 3)]
+    said = [
+        [
+            json.dumps([{"role": "assistant", "content": HOSTILE[at % len(HOSTILE)] + "x" * (at * step % 97)}])
+            for at in range(len(numbers))
+        ]
+        for step in (11, 7)
+    ]
+    return pl.DataFrame(
+        {
+            "prompt_id": [name for name, _ in numbers],
+            "pair": [pair for _, pair in numbers],
+            "chosen": said[0],
+            "rejected": said[1],
+            "is_chat": [False] * len(numbers),
+            "position": range(len(numbers)),
         }
     )
 

@@ -8,12 +8,8 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from saerl_assets.report.batches import (
-    figure_batch_manifest,
-    figure_batch_metrics,
-    figure_deferred_prompts,
-    figure_manifests,
-)
+from saerl_assets.report.batch_metrics import figure_batch_clusters, figure_batch_metrics
+from saerl_assets.report.batches import figure_batch_manifest, figure_deferred_prompts, figure_manifests
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_cluster_quality, figure_clusters
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
 from saerl_assets.report.drift import figure_cluster_drift, figure_version_drift
@@ -25,6 +21,7 @@ from saerl_assets.report.evidence import (
 )
 from saerl_assets.report.exports import figure_artifacts, figure_trainer_exports
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
+from saerl_assets.report.preference_pairs import figure_preference_pairs
 from saerl_assets.report.prompts import (
     figure_label_observations,
     figure_labels,
@@ -40,6 +37,7 @@ Frames = dict[str, pl.DataFrame]
 
 FIGURES: dict[str, Callable[[Frames], bytes]] = {
     "prompts": lambda of: figure_prompts(of["prompts"]),
+    "preference_pairs": lambda of: figure_preference_pairs(of["preference_pairs"]),
     "rejected_rows": lambda of: figure_rejected_rows(of["rejected_rows"], n_rows=500),
     "label_observations": lambda of: figure_label_observations(of["label_observations"]),
     "labels": lambda of: figure_labels(of["labels"]),
@@ -80,7 +78,8 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
     "probe_calibration": lambda of: figure_probe_calibration(of["probe_calibration"]),
     "quality_scores": lambda of: figure_quality_scores(of["quality_scores"]),
     "batch_manifest": lambda of: figure_batch_manifest(of["batch_manifest"], "clustered"),
-    "batch_metrics": lambda of: figure_batch_metrics(of["batch_metrics"], of["batch_manifest"], "clustered"),
+    "batch_metrics": lambda of: figure_batch_metrics(of["batch_metrics"], "clustered"),
+    "batch_clusters": lambda of: figure_batch_clusters(of["batch_manifest"], "clustered"),
     "deferred_prompts": lambda of: figure_deferred_prompts(of["deferred_prompts"], "clustered"),
     "manifests": lambda of: figure_manifests(of["manifests"]),
     "trainer_exports": lambda of: figure_trainer_exports(of["trainer_exports"]),
@@ -98,7 +97,7 @@ NULLABLE = {
     "signal_evidence": ["value", "low", "high", "given_length", "behind_best", "behind_best_margin"],
     "quality_probe": ["auroc", "auroc_low", "auroc_high", "brier", "base_rate", "penalty", "digest", "path"],
     "quality_scores": ["quality"],
-    "batch_metrics": ["mean_quality"],
+    "batch_metrics": ["feature_overlap", "mean_quality"],
 }
 
 
@@ -261,4 +260,25 @@ def test_epochs_and_a_planner_without_a_control_are_drawn(frames: Frames) -> Non
     twice = pl.concat([manifest, manifest.with_columns(epoch=pl.col("epoch") + 1)])
     check(figure_batch_manifest(twice, "clustered"))
     check(figure_batch_manifest(manifest.filter(pl.col("arm") == "balanced"), "balanced"))
-    check(figure_batch_metrics(frames["batch_metrics"], manifest, "unknown"))
+    check(figure_batch_clusters(twice, "clustered"))
+    check(figure_batch_clusters(manifest.filter(pl.col("arm") == "balanced"), "balanced"))
+    metrics = frames["batch_metrics"]
+    check(figure_batch_metrics(metrics, "unknown"))
+    check(figure_batch_metrics(metrics.filter(pl.col("arm") == "clustered"), "clustered"))
+    check(figure_batch_metrics(pl.concat([metrics, metrics.with_columns(epoch=pl.col("epoch") + 1)]), "clustered"))
+
+
+def test_every_measure_of_a_batch_is_in_its_chart(frames: Frames) -> None:
+    metrics = frames["batch_metrics"]
+    whole = figure_batch_metrics(metrics, "clustered")
+    for measure in ("cluster_entropy", "n_clusters", "feature_overlap", "difficulty_p10", "mean_quality"):
+        turned = metrics.with_columns(pl.col(measure) * (1 + pl.col("step") % 3))
+        assert figure_batch_metrics(turned, "clustered") != whole, measure
+
+
+def test_the_heat_map_shows_which_cluster_a_batch_draws_from(frames: Frames) -> None:
+    manifest = frames["batch_manifest"]
+    moved = manifest.with_columns(
+        cluster_id=pl.when((pl.col("arm") == "clustered") & (pl.col("step") == 1)).then(0).otherwise("cluster_id")
+    )
+    assert figure_batch_clusters(moved, "clustered") != figure_batch_clusters(manifest, "clustered")

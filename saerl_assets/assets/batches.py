@@ -18,7 +18,8 @@ from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.near_duplicates import folded_reasons
 from saerl_assets.domain.spec import digest
 from saerl_assets.partitions import DATASET_VERSIONS
-from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metrics, figure_deferred_prompts
+from saerl_assets.report.batch_metrics import figure_batch_clusters, figure_batch_metrics
+from saerl_assets.report.batches import figure_batch_manifest, figure_deferred_prompts
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.manifests import followed_manifest
 from saerl_assets.resources.metadata import picture
@@ -113,6 +114,7 @@ def batch_metrics(
             "mean_cluster_entropy": float(
                 measured.filter(pl.col("arm") == planner)["cluster_entropy"].mean() or 0.0  # type: ignore[arg-type]
             ),
-            "figure": picture(figure_batch_metrics(measured, batch_manifest, planner), "diversity over steps"),
+            "figure": picture(figure_batch_metrics(measured, planner), "measures of the batches over steps"),
+            "clusters": picture(figure_batch_clusters(batch_manifest, planner), "clusters of the batches over steps"),
         },
     )

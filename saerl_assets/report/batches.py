@@ -1,22 +1,20 @@
-"""Figures of the batches: how difficulty and clusters run over the steps, and what is left out of the order.
+"""Figures of the order: how difficulty runs over the steps, and what is left out of it.
 
-Belongs here: `batch_manifest`, `manifests`, `batch_metrics`, `deferred_prompts`. Does not belong here: the
-files that trainers read.
+Belongs here: `batch_manifest`, `manifests`, `deferred_prompts`, and how batches become points along an axis. Does not
+belong here: what is measured of a batch (batch_metrics), the files that trainers read.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
-from saerl_assets.report.marks import bars, end_labels, facts, heat_colours, whole_ticks
+from saerl_assets.report.marks import bars, facts, whole_ticks
 from saerl_assets.report.style import (
     AMBER,
     BLUE,
     FAINT,
-    INK,
     VERMILION,
     card,
     label,
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 MAX_POINTS = 160
 """Points along the steps; longer manifests are drawn in groups of neighbouring batches."""
-MAX_ROWS = 60
-"""Clusters in the heat map, largest first."""
 NO_MANIFEST = "Materialise batch_manifest: it needs clusters, difficulty_scores and quality_scores."
 
 
@@ -66,7 +62,7 @@ def figure_batch_manifest(manifest: pl.DataFrame, planner: str, *, control: str 
         axes.fill_between(curve["batch"], curve["low"], curve["high"], color=colour, alpha=0.22, linewidth=0)
         marker = "o" if curve.height == 1 else None
         axes.plot(curve["batch"], curve["middle"], color=colour, linewidth=1.8, marker=marker)
-        _mark_epochs(axes, manifest.filter(pl.col("arm") == arm))
+        mark_epochs(axes, manifest.filter(pl.col("arm") == arm))
         axes.margins(x=0.01)
         whole_ticks(axes.xaxis)
         label(axes, x=f"batch, in the order {arm}", y="difficulty" if arm == arms[0] else "")
@@ -96,30 +92,6 @@ def figure_manifests(manifests: pl.DataFrame) -> bytes:
     ]
     title = f"{count(row['n_arms'], 'arm')} planned from the same prompts; {row['planner']} is exported"
     return facts(title, rows)
-
-
-def figure_batch_metrics(metrics: pl.DataFrame, manifest: pl.DataFrame, planner: str) -> bytes:
-    """How many clusters a batch mixes, arm by arm, and which ones the exported order draws from.
-
-    Args:
-        metrics: Table `batch_metrics` of one manifest.
-        manifest: Table `batch_manifest` of the same manifest; the arm `planner` is enough.
-        planner: The arm that is exported.
-
-    Returns:
-        PNG bytes.
-    """
-    if metrics.is_empty():
-        return message("No batches to measure", NO_MANIFEST)
-    drawn = card(
-        _mixing(metrics, planner),
-        note=f"left: cluster entropy, smoothed; right: where {planner} takes its prompts from",
-        widths=(1.25, 1.0),
-        height=3.9,
-    )
-    _draw_entropy(drawn.axes[0], metrics, planner)
-    _draw_heat(drawn.axes[1], manifest.filter(pl.col("arm") == planner))
-    return png(drawn)
 
 
 def figure_deferred_prompts(deferred: pl.DataFrame, planner: str) -> bytes:
@@ -174,7 +146,7 @@ def difficulty_ends(rows: pl.DataFrame) -> tuple[float, float]:
     return float(first), float(last)  # type: ignore[arg-type]
 
 
-def _grouped(rows: pl.DataFrame) -> pl.DataFrame:
+def grouped(rows: pl.DataFrame) -> pl.DataFrame:
     """Numbered rows with `group`, so many neighbouring batches that at most `MAX_POINTS` groups remain."""
     batches = numbered(rows)
     size = -(-int(largest(batches, "batch")) // MAX_POINTS) or 1
@@ -186,67 +158,11 @@ def _difficulty_curve(rows: pl.DataFrame) -> pl.DataFrame:
         pl.col("difficulty").quantile(level, "linear").alias(name)
         for level, name in ((0.1, "low"), (0.5, "middle"), (0.9, "high"))
     ]
-    return _grouped(rows).group_by("group").agg(quantiles).sort("group").rename({"group": "batch"})
+    return grouped(rows).group_by("group").agg(quantiles).sort("group").rename({"group": "batch"})
 
 
-def _mark_epochs(axes: Axes, rows: pl.DataFrame) -> None:
+def mark_epochs(axes: Axes, rows: pl.DataFrame) -> None:
+    """Dashes where an epoch of one arm begins, but for the first one."""
     starts = numbered(rows).group_by("epoch").agg(pl.col("batch").min()).sort("epoch")["batch"].to_list()
     for start in starts[1:12]:
         axes.axvline(start - 0.5, color=FAINT, linewidth=0.9, linestyle=(0, (2, 2)))
-
-
-def _mixing(metrics: pl.DataFrame, planner: str) -> str:
-    means = dict(metrics.group_by("arm").agg(pl.col("n_clusters").mean()).iter_rows())
-    if planner not in means:
-        return f"Nothing was measured of {planner}"
-    words = f"A batch of {planner} mixes {figure(means[planner])} clusters on average"
-    return f"{words}, one of shuffle {figure(means['shuffle'])}" if "shuffle" in means else words
-
-
-def _draw_entropy(axes: Axes, metrics: pl.DataFrame, planner: str) -> None:
-    """One smoothed line per arm, the exported one and shuffle in colour, named at their ends."""
-    colours = {planner: BLUE, "shuffle": AMBER}
-    ends: list[tuple[float, str, str]] = []
-    longest = 1
-    for arm in sorted(metrics["arm"].unique(), key=lambda arm: (arm == planner, arm == "shuffle", arm)):
-        rows = numbered(metrics.filter(pl.col("arm") == arm)).sort("batch")
-        window = max(1, rows.height // 12)
-        smooth = rows["cluster_entropy"].rolling_mean(window, min_samples=1, center=True).to_numpy()
-        colour = colours.get(arm, FAINT)
-        marker = "o" if rows.height == 1 else None
-        axes.plot(rows["batch"], smooth, color=colour, linewidth=2.0 if arm in colours else 1.1, marker=marker)
-        ends.append((float(smooth[-1]), arm.replace("_", " "), colour))
-        longest = max(longest, rows.height)
-    axes.set_xlim(-0.5, longest - 0.5)
-    axes.set_ylim(bottom=0.0)
-    if axes.get_ylim()[1] < 0.1:
-        axes.set_ylim(0.0, 1.0)
-    whole_ticks(axes.xaxis)
-    end_labels(axes, ends)
-    label(axes, x="batch", y="cluster entropy (nats)")
-
-
-def _draw_heat(axes: Axes, rows: pl.DataFrame) -> None:
-    """Prompts per batch from each cluster; clusters down, batches across."""
-    axes.grid(visible=False)
-    if rows.is_empty():
-        axes.set_axis_off()
-        return
-    grouped = _grouped(rows)
-    shown = np.arange(min(int(largest(grouped, "cluster_id")) + 1, MAX_ROWS))
-    groups = grouped["group"].unique().sort().to_numpy()
-    kept = grouped.filter(pl.col("cluster_id") < len(shown))
-    batches = grouped.group_by("group").agg(pl.col("batch").n_unique()).sort("group")["batch"].to_numpy()
-    image = np.zeros((len(shown), len(groups)))
-    np.add.at(image, (kept["cluster_id"].to_numpy(), np.searchsorted(groups, kept["group"].to_numpy())), 1.0)
-    extent = (-0.5, largest(grouped, "batch") + 0.5, len(shown) - 0.5, -0.5)
-    drawn = axes.imshow(
-        image / batches, aspect="auto", cmap=heat_colours(), vmin=0.0, extent=extent, interpolation="nearest"
-    )
-    bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=8, labelcolor=INK, length=0)
-    label(bar.ax, y="prompts in a batch")
-    whole_ticks(axes.xaxis)
-    whole_ticks(axes.yaxis)
-    label(axes, x="batch", y="cluster, largest first")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from saerl_assets.report import order_tables, score_tables, tables, verdicts
-from saerl_assets.report.batches import figure_batch_manifest, figure_batch_metrics, figure_deferred_prompts
+from saerl_assets.report.batch_metrics import figure_batch_clusters, figure_batch_metrics
+from saerl_assets.report.batches import figure_batch_manifest, figure_deferred_prompts
 from saerl_assets.report.blocks import Block, Code, FactList, picture
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_cluster_quality, figure_clusters
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
@@ -196,7 +197,8 @@ def _batches(inputs: ReportInputs) -> Section:
         manifest, planner = inputs.batch_manifest, inputs.planner
         blocks += [
             picture(figure_batch_manifest(manifest, planner), "Difficulty over the batches, beside a shuffle"),
-            picture(figure_batch_metrics(inputs.batch_metrics, manifest, planner), "Clusters over the batches"),
+            picture(figure_batch_metrics(inputs.batch_metrics, planner), "What batches are like, beside a shuffle"),
+            picture(figure_batch_clusters(manifest, planner), "Clusters that batches draw from, beside a shuffle"),
             order_tables.arms_table(inputs),
         ]
         if inputs.deferred_prompts.filter(pl.col("arm") == planner).height:

@@ -44,7 +44,7 @@ TEXT, TITLE = 9.0, 11.5
 
 @dataclass(frozen=True)
 class Card:
-    """A figure with its title, and its empty axes from left to right."""
+    """A figure with its title, and its empty axes from left to right, row by row."""
 
     figure: Figure
     axes: tuple[Axes, ...]
@@ -58,6 +58,7 @@ def card(
     widths: Sequence[float] = (1.0,),
     height: float = 3.6,
     share_y: bool = False,
+    n_rows: int = 1,
 ) -> Card:
     """An empty figure in the house style.
 
@@ -68,6 +69,7 @@ def card(
         widths: Relative widths of the axes, one for each.
         height: Inches.
         share_y: Whether all axes have one y scale.
+        n_rows: Rows of such axes; they come row by row.
     """
     from matplotlib.figure import Figure
 
@@ -99,10 +101,11 @@ def card(
         ),
         wspace=0.04,
     )
-    grid = figure.add_gridspec(1, len(widths), width_ratios=list(widths))
+    grid = figure.add_gridspec(n_rows, len(widths), width_ratios=list(widths))
     axes: list[Axes] = []
-    for column in range(len(widths)):
-        axes.append(figure.add_subplot(grid[0, column], sharey=axes[0] if share_y and axes else None))
+    for cell in range(n_rows * len(widths)):
+        row, column = divmod(cell, len(widths))
+        axes.append(figure.add_subplot(grid[row, column], sharey=axes[0] if share_y and axes else None))
         _style_axes(axes[-1])
         if share_y and column:
             axes[-1].tick_params(labelleft=False)

@@ -92,15 +92,17 @@ class Warehouse:
     ) -> int:
         """Writes a frame to its table in one transaction and returns how many rows that added.
 
-        A table that replaces is left with exactly these rows for the version. A table that only grows takes the rows
-        whose key it does not have. `then` runs in the same transaction.
+        A table that replaces is left with exactly these rows for the version, or for the manifests among them. A table
+        that only grows takes the rows whose key it does not have. `then` runs in the same transaction.
         """
         table = tables()[name]
         rows = table.conform(frame, dataset_version)
         with self.writing(f"{dataset_version or ''} {name}".strip()) as connection:
             connection.register("incoming", rows.to_arrow())
-            if table.replaces and dataset_version is not None:
-                connection.execute(_delete(table), [dataset_version])
+            if table.replaces == "dataset_version" and dataset_version is not None:
+                connection.execute(f"{_delete(table)} = ?", [dataset_version])
+            elif table.replaces and table.replaces != "dataset_version":
+                connection.execute(f'{_delete(table)} IN (SELECT "{table.replaces}" FROM incoming)')
             added = _insert(connection, table)
             if then is not None:
                 then(connection)
@@ -259,7 +261,7 @@ def _insert_new(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
 
 
 def _delete(table: Table) -> str:
-    return f'DELETE FROM "{table.name}" WHERE "{table.replaces}" = ?'  # noqa: S608 - names from our own DDL
+    return f'DELETE FROM "{table.name}" WHERE "{table.replaces}"'  # noqa: S608 - names from our own DDL
 
 
 def _explain(error: duckdb.Error, path: Path) -> SaerlError:

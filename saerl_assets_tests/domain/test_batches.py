@@ -362,6 +362,28 @@ def test_nothing_left_to_plan_says_what_hygiene_left_out() -> None:
     assert "table contamination" in caught.value.remedy
 
 
+def test_every_arm_is_what_its_name_says() -> None:
+    candidates = candidates_of(240, n_clusters=1, kept=1.0)
+    made = plan(candidates, batch_size=8, mix_fraction=0.0).manifest.join(
+        candidates.select("prompt_id", "n_tokens"), on="prompt_id", maintain_order="left"
+    )
+    # One cluster, so that an arm with a curriculum has one order of difficulty.
+    rises = {
+        arm: (made.filter(arm=arm)["difficulty"].is_sorted(), made.filter(arm=arm)["n_tokens"].is_sorted())
+        for arm in ARMS
+    }
+    by_difficulty = dict.fromkeys(
+        ("balanced", "clustered", "easy_to_hard", "random_clusters", "random_drop"), (True, False)
+    )
+    assert rises == by_difficulty | {"length_difficulty": (False, True), "shuffle": (False, False)}
+    candidates = candidates_of(240, kept=1.0)
+    made = plan(candidates, batch_size=8, mix_fraction=0.0).manifest
+    mixed = made.group_by("arm", "step").agg(pl.col("cluster_id").n_unique()).filter(pl.col("cluster_id") > 1)
+    n_mixed = {arm: mixed.filter(arm=arm).height for arm in ARMS}
+    assert max(n_mixed[arm] for arm in ("clustered", "length_difficulty", "random_drop")) <= 4
+    assert min(n_mixed[arm] for arm in ("balanced", "easy_to_hard", "random_clusters", "shuffle")) > 20
+
+
 def test_random_drop_drops_the_same_prompts_in_every_epoch() -> None:
     planned = plan(candidates_of(60, kept=0.7), tail="short", epochs=3)
     dropped = planned.deferred.filter(arm="random_drop", reason_code="random_drop")

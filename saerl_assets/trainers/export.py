@@ -1,7 +1,7 @@
 """Exports: one arm of a manifest as a folder that a trainer reads in our order and that proves intact.
 
 Belongs here: the registry of trainers, an export's `manifest.json`, holding a folder against it. Does not
-belong here: what a single trainer reads (trl, verl), putting folders on the disk (folders).
+belong here: what a single trainer reads (trl, verl, openrlhf, ...), putting folders on the disk.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import difflib
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from saerl_assets.disk import file_digest, new_folder
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.spec import digest
-from saerl_assets.trainers import trl, verl
+from saerl_assets.trainers import ms_swift, nemo_rl, openrlhf, plain, trl, trl_dpo, verl
 from saerl_assets.trainers.formats import README_FILE, ExportRequest, TrainerFormat
 
 if TYPE_CHECKING:
@@ -36,7 +36,19 @@ __all__ = [
     "write_export",
 ]
 
-TRAINERS: dict[str, TrainerFormat] = {form.name: form for form in (trl.FORMAT, verl.FORMAT)}
+TRAINERS: dict[str, TrainerFormat] = {
+    form.name: form
+    for form in (
+        trl.FORMAT,
+        trl_dpo.FORMAT,
+        verl.FORMAT,
+        openrlhf.FORMAT,
+        nemo_rl.FORMAT,
+        ms_swift.FORMAT,
+        plain.JSONL,
+        plain.PARQUET,
+    )
+}
 """Every trainer that can be exported to. A further one is one file and one entry here."""
 
 RECORD_FILE = "manifest.json"
@@ -67,6 +79,8 @@ class ExportRecord:
     """Rows of the manifest that are not here because their batch is short: trainers drop such a batch, or let
     it shift every later one."""
     order_digest: str
+    spec: dict[str, Any]
+    """The version's spec in its canonical form."""
     spec_digest: str
     digests: dict[str, str]
     """What the order was made from."""
@@ -138,6 +152,7 @@ def write_export(trainer: str, request: ExportRequest, folder: Path) -> Exported
             n_steps=rows.height // request.batch_size,
             n_left_out=request.rows.height - rows.height,
             order_digest=order_digest(rows["prompt_id"]),
+            spec=request.spec,
             spec_digest=request.spec_digest,
             digests=request.digests,
             files={path.name: file_digest(path) for path in sorted(made.iterdir())},

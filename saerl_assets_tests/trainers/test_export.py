@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
+import yaml
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.trainers.export import (
@@ -21,10 +22,13 @@ from saerl_assets.trainers.export import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from saerl_assets.trainers.formats import TrainerFormat
 
 N, SIZE = 12, 4
 TRAINER_NAMES = sorted(TRAINERS)
+SPEC = {"key": "some-v1", "seed": 7}
 
 
 def request_of(n: int = N, **changes: object) -> ExportRequest:
@@ -47,6 +51,11 @@ def request_of(n: int = N, **changes: object) -> ExportRequest:
         schema_overrides={"epoch": pl.UInt32, "step": pl.UInt32, "slot": pl.UInt32, "cluster_id": pl.UInt32},
     )
     request = ExportRequest(rows, "m" * 64, "some-v1", "clustered", SIZE, "s" * 64, {"source.data": "d" * 64})
+    said = [json.dumps([{"role": "assistant", "content": text}]) for text in ("Yes.", "No.")]
+    pairs = rows.select("prompt_id", pl.lit(0, pl.UInt32).alias("pair"), is_chat="is_chat").with_columns(
+        chosen=pl.lit(said[0]), rejected=pl.lit(said[1])
+    )
+    request = replace(request, pairs=pairs, spec=SPEC)
     return replace(request, **changes)  # type: ignore[arg-type]
 
 
@@ -68,6 +77,8 @@ def test_an_export_holds_the_order_and_proves_it(trainer: str, tmp_path: Path) -
     assert record["dataset_version"] == "some-v1"
     assert record["digests"] == {"source.data": "d" * 64}
     assert record["spec_digest"] == "s" * 64
+    assert record["spec"] == SPEC
+    assert (record["n_rows"], record["n_steps"]) == (12, 3)
     assert record["order_digest"] == expected
     assert set(record["files"]) == {path.name for path in (tmp_path / "made" / "here").iterdir()} - {"manifest.json"}
     for name, digest in record["files"].items():
@@ -90,11 +101,29 @@ def test_readme_names_every_setting_that_keeps_the_order(trainer: str, tmp_path:
     assert "m" * 64 in readme
     assert "{" not in readme.replace("{}", "")
     settings = (tmp_path / "a" / TRAINERS[trainer].settings_file).read_text()
-    names = json.loads(settings) if settings.startswith("{") else [line.split("=")[0] for line in settings.split()]
-    order_keeping = [name for name in names if "shuffle" in name or "batch_size" in name or "epochs" in name]
-    assert len(order_keeping) >= 3
-    for name in order_keeping:
-        assert name in readme or name == "actor_rollout_ref.actor.shuffle"
+    keeping = [name for name in setting_names(settings) if any(word in name for word in ORDER_WORDS)]
+    assert len(keeping) >= 3
+    assert [name for name in keeping if name not in readme and name != "actor_rollout_ref.actor.shuffle"] == []
+
+
+ORDER_WORDS = ("shuffle", "sampling", "batch_size", "epochs", "episodes", "prompts_per_step")
+
+
+def setting_names(text: str) -> list[str]:
+    """Names of settings in JSON, YAML, Hydra overrides or command-line arguments; of nested ones the last part."""
+    if text.startswith("--"):
+        return [line.split()[0] for line in text.splitlines()]
+    if text.startswith(("{", "#")):
+        return list(leaves(yaml.safe_load(text)))
+    return [line.split("=")[0] for line in text.split()]
+
+
+def leaves(tree: dict[str, object]) -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value)
+        else:
+            yield name
 
 
 def test_short_batches_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -118,7 +147,7 @@ def test_only_a_short_batch_is_nothing_to_export(tmp_path: Path) -> None:
 
 
 def test_an_unknown_trainer_is_told_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(SaerlError, match=r"'ver1'.*Did you mean 'verl'\? Known trainers: trl, verl") as caught:
+    with pytest.raises(SaerlError, match=r"'ver1'.*Did you mean 'verl'\? Known trainers: trl, trl_dpo, verl") as caught:
         write_export("ver1", request_of(), tmp_path / "a")
     assert caught.value.code == "unknown_trainer"
 
@@ -132,44 +161,54 @@ def test_a_prompt_that_is_gone_is_named(tmp_path: Path) -> None:
         write_export("trl", replace(request, rows=rows), tmp_path / "a")
 
 
-def damage_data(folder: Path) -> None:
-    rows = pl.read_parquet(folder / "train.parquet")
-    rows.reverse().write_parquet(folder / "train.parquet")
+def damage_data(folder: Path, form: TrainerFormat) -> str:
+    path = folder / form.data_file
+    if path.suffix == ".jsonl":
+        path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    else:
+        pl.read_parquet(path).reverse().write_parquet(path)
+    return path.name
 
 
-def damage_settings(folder: Path) -> None:
-    path = folder / "grpo_config.json"
-    path.write_text(path.read_text().replace("false", "true"))
+def damage_settings(folder: Path, form: TrainerFormat) -> str:
+    path = folder / form.settings_file
+    path.write_text(path.read_text() + "\n")
+    return path.name
 
 
-def damage_record(folder: Path) -> None:
+def damage_record(folder: Path, form: TrainerFormat) -> str:  # noqa: ARG001
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace("m" * 64, "n" * 64))
+    return path.name
 
 
-def break_record(folder: Path) -> None:
+def damage_spec(folder: Path, form: TrainerFormat) -> str:  # noqa: ARG001
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"seed": 7', '"seed": 8'))
+    return path.name
+
+
+def break_record(folder: Path, form: TrainerFormat) -> str:  # noqa: ARG001
     (folder / "manifest.json").write_text("[1, 2]")
+    return "manifest.json"
 
 
-def lose_readme(folder: Path) -> None:
+def lose_readme(folder: Path, form: TrainerFormat) -> str:  # noqa: ARG001
     (folder / "README.md").unlink()
+    return "README.md"
 
 
+@pytest.mark.parametrize("trainer", TRAINER_NAMES)
 @pytest.mark.parametrize(
-    ("damage", "file"),
-    [
-        (damage_data, "train.parquet"),
-        (damage_settings, "grpo_config.json"),
-        (damage_record, "manifest.json"),
-        (break_record, "manifest.json"),
-        (lose_readme, "README.md"),
-    ],
+    "damage", [damage_data, damage_settings, damage_record, damage_spec, break_record, lose_readme]
 )
-def test_an_export_edited_by_hand_is_refused(damage: Callable[[Path], None], file: str, tmp_path: Path) -> None:
-    write_export("trl", request_of(), tmp_path / "a")
+def test_an_export_edited_by_hand_is_refused(
+    trainer: str, damage: Callable[[Path, TrainerFormat], str], tmp_path: Path
+) -> None:
+    write_export(trainer, request_of(), tmp_path / "a")
     (tmp_path / "a" / "notes.txt").write_text("mine")
     check_export(tmp_path / "a")
-    damage(tmp_path / "a")
+    file = damage(tmp_path / "a", TRAINERS[trainer])
     with pytest.raises(SaerlError, match="export_changed") as caught:
         check_export(tmp_path / "a")
     assert caught.value.where.endswith(file)
@@ -177,11 +216,32 @@ def test_an_export_edited_by_hand_is_refused(damage: Callable[[Path], None], fil
         load_order(tmp_path / "a")
 
 
+NEED_ANSWERS = {"verl", "nemo_rl"}
+
+
+@pytest.mark.parametrize("trainer", TRAINER_NAMES)
+def test_a_missing_answer_is_refused_where_the_trainer_needs_one_and_kept_elsewhere(
+    trainer: str, tmp_path: Path
+) -> None:
+    request = request_of()
+    fifth = request.rows["prompt_id"][5]
+    answer = pl.when(pl.col("prompt_id") != fifth).then(pl.col("answer"))
+    request = replace(request, rows=request.rows.with_columns(answer=answer))
+    if trainer in NEED_ANSWERS:
+        with pytest.raises(SaerlError, match=f"Prompt {fifth} has no answer, which {trainer} needs as") as caught:
+            write_export(trainer, request, tmp_path / "a")
+        assert caught.value.code == "answer_missing"
+        assert not list(tmp_path.iterdir())
+    else:
+        write_export(trainer, request, tmp_path / "a")
+        assert load_order(tmp_path / "a")["prompt_id"].to_list() == request.rows["prompt_id"].to_list()
+
+
 def test_rows_and_record_edited_together_are_refused(tmp_path: Path) -> None:
     """Whoever also corrects the digests of the files still has the order against them."""
     write_export("trl", request_of(), tmp_path / "a")
     record = check_export(tmp_path / "a")
-    damage_data(tmp_path / "a")
+    damage_data(tmp_path / "a", TRAINERS["trl"])
     data = hashlib.sha256((tmp_path / "a" / "train.parquet").read_bytes()).hexdigest()
     forged = replace(record, files=record.files | {"train.parquet": data})
     (tmp_path / "a" / "manifest.json").write_text(forged.to_json())
@@ -189,8 +249,9 @@ def test_rows_and_record_edited_together_are_refused(tmp_path: Path) -> None:
         check_export(tmp_path / "a")
 
 
-def test_an_export_of_another_manifest_is_refused(tmp_path: Path) -> None:
-    write_export("trl", request_of(), tmp_path / "a")
+@pytest.mark.parametrize("trainer", TRAINER_NAMES)
+def test_an_export_of_another_manifest_is_refused(trainer: str, tmp_path: Path) -> None:
+    write_export(trainer, request_of(), tmp_path / "a")
     with pytest.raises(SaerlError, match="of manifest mmmmmmmmmmmm, not of nnnnnnnnnnnn") as caught:
         load_order(tmp_path / "a", manifest_id="n" * 64)
     assert caught.value.code == "other_manifest"
@@ -209,7 +270,7 @@ def test_an_old_export_is_replaced_and_an_equal_one_stays(tmp_path: Path) -> Non
     inode = folder.stat().st_ino
     write_export("trl", request_of(), folder)
     assert folder.stat().st_ino == inode
-    damage_data(folder)
+    damage_data(folder, TRAINERS["trl"])
     write_export("trl", request_of(), folder)
     assert check_export(folder).n_rows == N
     write_export("trl", request_of(8), folder)
@@ -261,14 +322,18 @@ def test_order_digest_tells_ids_apart_from_their_concatenation() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", TRAINER_NAMES)
-def test_datasets_which_both_trainers_read_with_yields_the_order(trainer: str, tmp_path: Path) -> None:
-    from datasets import Dataset
+def test_datasets_which_all_trainers_read_with_yields_the_order(trainer: str, tmp_path: Path) -> None:
+    from datasets import load_dataset
 
     request = request_of()
     write_export(trainer, request, tmp_path / "a")
     path = tmp_path / "a" / TRAINERS[trainer].data_file
-    rows = list(Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache")))
-    found = [row.get("extra_info", row)["prompt_id"] for row in rows]
+    kind = "json" if path.suffix == ".jsonl" else "parquet"
+    rows = list(load_dataset(kind, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache")))
+    said = [row | row.get("extra_info", {}) | (row.get("label") or {}) for row in rows]
+    found = [row.get("prompt_id") or row["saerl_prompt_id"] for row in said]
     assert found == request.rows["prompt_id"].to_list()
-    messages = json.loads(request.rows["messages"][5])
-    assert rows[5]["prompt"] == (messages if trainer == "verl" else messages[0]["content"])
+    for name in ("epoch", "step", "slot", "cluster_id", "difficulty", "topic", "is_padding", "extra"):
+        assert [row[name] for row in said] == request.rows[name].to_list()
+    prompt = rows[5].get("prompt") or rows[5]["messages"]
+    assert (prompt if isinstance(prompt, str) else prompt[0]["content"]) == "What is 5?"

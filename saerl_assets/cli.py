@@ -267,20 +267,17 @@ def sql(statement: str, style: str, out: str | None) -> None:
 @click.option("--out", metavar="DIR", type=click.Path(file_okay=False), help="Write here instead of below the home.")
 def export(key: str, trainer: str, arm: str | None, out: str | None) -> None:
     """Write the current manifest for a trainer: data, settings that keep the order, and a README of its traps."""
-    from saerl_assets.domain.errors import SaerlError
     from saerl_assets.resources.exports import export_arm
+    from saerl_assets.resources.manifests import current_manifest
 
     home = _home()
     version = home.version(key)
-    if version.current_manifest_id is None:
-        remedy = f"Run it first: saerl run {key}"
-        raise SaerlError("no_manifest", f"{key} has no manifest yet.", remedy=remedy)
-    warehouse = home.warehouse()
     written = export_arm(
         home,
         version,
-        warehouse.rows("batch_manifest", manifest_id=version.current_manifest_id),
-        warehouse.rows("prompts", dataset_version=key),
+        current_manifest(home, version),
+        home.warehouse().rows("prompts", dataset_version=key),
+        home.warehouse().rows("preference_pairs", dataset_version=key),
         trainer,
         arm or version.spec.batches.planner,
         Path(out).resolve() if out else None,

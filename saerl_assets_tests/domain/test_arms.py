@@ -43,6 +43,9 @@ def test_easy_to_hard_is_global_and_breaks_ties_by_hash() -> None:
     for order in orders:
         assert (np.diff(members.difficulty[order]) >= 0).all()
     assert (orders[0] != orders[1]).any()
+    by_hash = [order_arm("shuffle", members, BatchSpec(), seed).tolist() for seed in (1, 2)]
+    for order, hashes in zip(orders, by_hash, strict=True):
+        assert order.tolist() == sorted(hashes, key=lambda prompt: members.difficulty[prompt])
 
 
 @pytest.mark.parametrize("planner", ["clustered", "balanced"])

@@ -115,6 +115,15 @@ def test_clusters_take_turns_and_advance_together() -> None:
     assert half[2] == pytest.approx(10, abs=4)
 
 
+def test_clusters_that_are_equally_far_take_their_turns() -> None:
+    clusters = [0, 1, 2, 3, 4] * 8
+    task = task_of(clusters, batch_size=4, mix_fraction=0.0)
+    firsts = [clusters[batch[0]] for batch in cut(draw_clustered(task, np.arange(40), None), 4)]
+    turns = np.argsort(task.turn).tolist()
+    assert firsts == turns * 2
+    assert turns != sorted(turns), "otherwise this shows nothing"
+
+
 def test_leftovers_that_fill_no_batch_form_mixed_ones() -> None:
     task = task_of([0, 0, 0, 1, 1, 1, 2, 2], batch_size=4, mix_fraction=0.0)
     batches = cut(draw_clustered(task, np.arange(8), None), 4)

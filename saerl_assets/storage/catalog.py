@@ -17,8 +17,9 @@ import polars as pl
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.spec import VersionSpec, canonical_json, from_canonical, spec_digest
+from saerl_assets.storage.notes import Note, remove_note, write_note
 from saerl_assets.storage.schema import tables
-from saerl_assets.storage.sources import ResolvedSource, resolve_source
+from saerl_assets.storage.sources import ResolvedSource, resolve_source, still_there
 from saerl_assets.storage.warehouse import Warehouse
 
 
@@ -97,6 +98,7 @@ class Catalog:
         """The version that has the key, if it is the very same."""
         present = self.get(spec.key)
         if present.digest == spec_digest(spec) and _digests(present.sources) == _digests(sources):
+            write_note(self.warehouse.home, _note(present))
             return present
         changed = "spec" if present.digest != spec_digest(spec) else "data"
         raise SaerlError(
@@ -159,7 +161,7 @@ class Catalog:
         for name, then in version.sources.items():
             if then.kind == "hf":
                 continue  # a commit of a hub never changes, and asking needs a network
-            now = resolve_source(version.spec.sources()[name], version.folder)
+            now = still_there(then, version.spec.sources()[name], version.folder)
             if now.digest != then.digest:
                 raise SaerlError(
                     "source_changed",
@@ -221,12 +223,27 @@ class Catalog:
                 "(SELECT 1 FROM prompts p WHERE left(sha256(p.text), 32) = sentence_embeddings.text_digest)"
             ).fetchone()
             removed["sentence_embeddings"] = int(row[0]) if row else 0
+        remove_note(self.warehouse.home, key)
         return removed
 
 
 def make_current(connection: duckdb.DuckDBPyConnection, key: str, manifest_id: str) -> None:
     """Makes a manifest the version's current one, as a part of the caller's transaction."""
     connection.execute("UPDATE versions SET current_manifest_id = ? WHERE dataset_version = ?", [manifest_id, key])
+
+
+def _note(version: Version) -> Note:
+    """What sensors may know of a version."""
+    spec = version.spec
+    return Note(
+        key=spec.key,
+        parent=spec.parent,
+        source=spec.data.source,
+        folder=str(version.folder),
+        digest=version.sources["data"].digest,
+        watch=spec.data.watch,
+        follows_feedback=spec.batches.feedback is not None,
+    )
 
 
 def _digests(sources: dict[str, ResolvedSource]) -> dict[str, str]:

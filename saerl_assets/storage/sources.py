@@ -1,8 +1,8 @@
 """Sources of prompts and labels: from the string in a spec to rows.
 
 Belongs here: `path:`, `hf:` and `gym:`, what each stands for and by which digest, what is wrong with one.
-Does not belong
-here: the formats (source_files), the hub (hub_datasets), what a row means (domain).
+Does not belong here: the formats (source_files), the hub
+(hub_datasets), what a row means (domain).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from saerl_assets.disk import file_digest, folder_digest, size_bytes
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.fields import SourceRow
 from saerl_assets.domain.gym import TaskMix, generate_rows, parse_tasks
+from saerl_assets.domain.spec import digest
 from saerl_assets.storage import source_files
 from saerl_assets.storage.csv_files import read_csv
 from saerl_assets.storage.hub_datasets import HubName, read_folder, read_hub, resolve_commit
@@ -34,6 +35,7 @@ _READERS = {
     "csv": read_csv,
     "parquet": source_files.read_parquet,
 }
+_UNFINISHED = ("~", ".tmp", ".temp", ".part", ".partial", ".crdownload", ".download", ".filepart", ".swp", ".lock")
 _OTHER_FORMATS = (
     (b"PAR1", "Parquet", "Name it .parquet."),
     (b"\x1f\x8b", "gzip", "Unpack it with gunzip."),
@@ -49,24 +51,28 @@ class ResolvedSource:
     """What a source string stands for, as it is recorded with a version."""
 
     kind: str
-    """`jsonl`, `json`, `csv`, `parquet`, `gym`, `hf` or `hf_folder`."""
+    """`jsonl`, `json`, `csv`, `parquet`, `folder`, `gym`, `hf` or `hf_folder`."""
     location: str
     """Absolute path (`hf_folder`: with #split), or name on the hub with its commit and split."""
     digest: str
-    """SHA-256 over the bytes; `gym`: over the file's bytes and reasoning-gym's version; `hf`: the commit."""
+    """SHA-256 over the bytes; `folder`: over `files`; `gym`: over the file's bytes and reasoning-gym's version; `hf`: the
+    commit."""
     n_bytes: int
     """Size on disk; 0 for `hf`."""
+    files: list[list[str]] = field(default_factory=list)
+    """`folder`: name and digest of each file, sorted by name. Files that are added later are none of them."""
 
 
 def resolve_source(source: str, folder: Path) -> ResolvedSource:
     """Finds a source and names it by content. Only the start of a file is looked at, beside its digest.
 
     Args:
-        source: `path:FILE`, `hf:org/name@revision#split`, `hf:FOLDER#split` or `gym:FILE`.
+        source: `path:FILE`, `path:FOLDER` with data files in it, `hf:org/name@revision#split`, `hf:FOLDER#split` or
+            `gym:FILE`.
         folder: Where relative paths start.
 
     Raises:
-        SaerlError: `source_syntax`, `source_missing`, `source_is_folder`, `source_unreadable`,
+        SaerlError: `source_syntax`, `source_missing`, `source_is_folder`, `folder_empty`, `source_unreadable`,
             `source_empty`, `source_type`, or what is wrong with a hub name or a task mix.
     """
     scheme, separator, name = source.partition(":")
@@ -78,14 +84,14 @@ def resolve_source(source: str, folder: Path) -> ResolvedSource:
     if scheme == "hf":
         return _resolve_hub(name, folder)
     path = (folder / Path(name).expanduser()).resolve()
+    if scheme == "path" and path.is_dir():
+        return _resolve_folder(path)
     _check_file(path)
     if scheme == "gym":
         _read_mix(path)
-        digest = hashlib.sha256(path.read_bytes() + b"\0" + _gym_version().encode()).hexdigest()
-        return ResolvedSource("gym", str(path), digest, size_bytes(path))
-    kind = _file_kind(path)
-    _check_format(path, kind)
-    return ResolvedSource(kind, str(path), file_digest(path), size_bytes(path))
+        named = hashlib.sha256(path.read_bytes() + b"\0" + _gym_version().encode()).hexdigest()
+        return ResolvedSource("gym", str(path), named, size_bytes(path))
+    return _resolve_file(path)
 
 
 def read_source(resolved: ResolvedSource) -> Iterator[SourceRow]:
@@ -100,6 +106,8 @@ def read_source(resolved: ResolvedSource) -> Iterator[SourceRow]:
         resolved.location.rpartition("#") if resolved.kind == "hf_folder" else (resolved.location, "", "")
     )
     path = Path(location)
+    if resolved.kind == "folder":
+        return _folder_rows(resolved)
     if resolved.kind == "hf_folder":
         return read_folder(path, part)
     _check_file(path)
@@ -110,9 +118,66 @@ def estimate_rows(resolved: ResolvedSource) -> int:
     """About how many rows a source has; 0 where that is not known without reading it."""
     if resolved.kind == "gym":
         return _read_mix(Path(resolved.location)).n_rows
+    if resolved.kind == "folder":
+        files = (Path(resolved.location) / name for name, _ in resolved.files)
+        kinds = ((file, _file_kind(file)) for file in files)
+        return sum(source_files.estimate_rows(file, kind) for file, kind in kinds if kind != "json")
     if resolved.kind in {"jsonl", "csv", "parquet"}:
         return source_files.estimate_rows(Path(resolved.location), resolved.kind)
     return 0
+
+
+def still_there(then: ResolvedSource, source: str, folder: Path) -> ResolvedSource:
+    """What a source stands for now: of a folder, the files that it had then, wherever more were added.
+
+    Raises:
+        SaerlError: As `resolve_source`.
+    """
+    if then.kind != "folder":
+        return resolve_source(source, folder)
+    return _resolve_folder(Path(then.location), {name for name, _ in then.files})
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file's name says that somebody is still writing it, or that it is nobody's data."""
+    return name.startswith((".", "~")) or name.lower().endswith(_UNFINISHED)
+
+
+def _resolve_folder(path: Path, names: set[str] | None = None) -> ResolvedSource:
+    """A folder by the data files in it; those that somebody is still writing are not there yet.
+
+    Raises:
+        SaerlError: `folder_empty`, `source_missing` for a file of `names`, or what is wrong with a file.
+    """
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in _FILE_KINDS and not is_unfinished(file.name))
+    files = found if names is None else [path / name for name in sorted(names)]
+    if not files:
+        remedy = f"Put data files into it: {', '.join(_FILE_KINDS)}; or name a folder in it."
+        raise SaerlError("folder_empty", "There is no data file in this folder.", where=str(path), remedy=remedy)
+    resolved = [_resolve_file(file) for file in files]
+    listed = [[file.name, each.digest] for file, each in zip(files, resolved, strict=True)]
+    n_bytes = sum(each.n_bytes for each in resolved)
+    return ResolvedSource("folder", str(path), digest(listed), n_bytes, listed)
+
+
+def _resolve_file(path: Path) -> ResolvedSource:
+    _check_file(path)
+    kind = _file_kind(path)
+    _check_format(path, kind)
+    return ResolvedSource(kind, str(path), file_digest(path), size_bytes(path))
+
+
+def _folder_rows(resolved: ResolvedSource) -> Iterator[SourceRow]:
+    """The rows of its files in the order of their names; positions and lines count on from file to file."""
+    position = line = 0
+    for name, _ in resolved.files:
+        path = Path(resolved.location) / name
+        _check_file(path)
+        before = line
+        for row in _READERS[_file_kind(path)](path):
+            line = before + row.line
+            yield replace(row, position=position, line=line)
+            position += 1
 
 
 def _resolve_hub(name: str, folder: Path) -> ResolvedSource:

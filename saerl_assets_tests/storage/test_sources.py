@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.fields import SourceRow
 from saerl_assets.storage import sources
-from saerl_assets.storage.sources import ResolvedSource, estimate_rows, read_source, resolve_source
+from saerl_assets.storage.sources import ResolvedSource, estimate_rows, read_source, resolve_source, still_there
 
 TASKS = """
 seed = 1
@@ -180,7 +180,8 @@ def test_parquet_that_breaks_off_within_its_rows_is_an_error(tmp_path: Path) -> 
         ("path:", "source_syntax", "path:FILE"),
         ("path:promts.jsonl", "source_missing", "'prompts.jsonl'?"),
         ("path:nowhere/x.jsonl", "source_missing", "spec's folder"),
-        ("path:folder", "source_is_folder", "inside.csv"),
+        ("path:folder", "folder_empty", "Put data files into it"),
+        ("gym:folder", "source_is_folder", "Name a file"),
         ("gym:promts.jsonl", "source_missing", "'prompts.jsonl'?"),
         ("hf:a b", "source_syntax", "hf:org/name"),
     ],
@@ -188,7 +189,7 @@ def test_parquet_that_breaks_off_within_its_rows_is_an_error(tmp_path: Path) -> 
 def test_a_source_that_is_not_there_is_an_error(tmp_path: Path, source: str, code: str, remedy: str) -> None:
     write(tmp_path, "prompts.jsonl", '{"prompt": "a"}')
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "inside.csv").write_text("prompt\na\n")
+    (tmp_path / "folder" / "unfinished.csv.part").write_text("prompt\na\n")
     with pytest.raises(SaerlError) as caught:
         resolve_source(source, tmp_path)
     assert caught.value.code == code
@@ -251,3 +252,37 @@ def test_rows_are_estimated_without_reading_them(tmp_path: Path, n_rows: int) ->
     assert estimate_rows(jsonl) == pytest.approx(n_rows, rel=0.01)
     assert estimate_rows(csv) == pytest.approx(n_rows, rel=0.01)
     assert estimate_rows(write(tmp_path, "x.json", "[{}]")) == 0
+
+
+def test_a_folder_is_its_data_files_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "b.jsonl").write_text('{"prompt": "third"}\n')
+    (folder / "a.jsonl").write_text('{"prompt": "first"}\n\nbroken\n')
+    (folder / "notes.txt").write_text("no data")
+    (folder / "c.jsonl.part").write_text('{"prompt": "unfinished"}\n')
+    source = resolve_source("path:folder", tmp_path)
+    assert (source.kind, [name for name, _ in source.files]) == ("folder", ["a.jsonl", "b.jsonl"])
+    rows = list(read_source(source))
+    assert [(row.position, row.line, (row.value or {}).get("prompt")) for row in rows] == [
+        (0, 1, "first"),
+        (1, 3, None),
+        (2, 4, "third"),
+    ]
+    assert estimate_rows(source) >= 3
+
+
+def test_a_folder_that_grows_keeps_what_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"prompt": "first"}\n')
+    then = resolve_source("path:folder", tmp_path)
+    (folder / "b.jsonl").write_text('{"prompt": "second"}\n')
+    assert resolve_source("path:folder", tmp_path).digest != then.digest
+    assert still_there(then, "path:folder", tmp_path) == then
+    assert len(list(read_source(then))) == 1
+    (folder / "a.jsonl").write_text('{"prompt": "other"}\n')
+    assert still_there(then, "path:folder", tmp_path).digest != then.digest
+    (folder / "a.jsonl").unlink()
+    with pytest.raises(SaerlError, match="source_missing"):
+        still_there(then, "path:folder", tmp_path)

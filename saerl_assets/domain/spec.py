@@ -419,7 +419,9 @@ class BatchSpec(Section):
     version's, which has clusters and scores of its own: name a checkpoint of the policy as `reader.model` to cluster
     again as it sees the prompts now. The manifest records the parent's current one as the one that it follows."""
     max_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Longer prompts are deferred, so that a trainer's own length filter cannot shift the batches."""
+    """Longer prompts are deferred before batches are cut, so that a trainer's own length filter cannot shift them.
+    Tokens are the reader's and those that it reads: a stripped prefix or suffix, and the trainer's chat template where
+    `reader.template` is `plain`, come on top, so set it as much lower than the trainer's limit."""
     replan: bool = False
     """Whether scores that were refreshed by labels that arrived later lead to a new manifest by themselves. The manifest
     in use stays as it is in any case; by default a new one is made only when a person asks for it."""

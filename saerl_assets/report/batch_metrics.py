@@ -31,6 +31,7 @@ from saerl_assets.report.words import count, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
 MEASURES = {
     "cluster_entropy": "cluster entropy (nats)",
@@ -128,7 +129,7 @@ def figure_batch_clusters(manifest: pl.DataFrame, planner: str, *, control: str 
     every = -(-len(shown) // MAX_NAMES)
     tick_names(drawn.axes[0], range(0, len(shown), every), [str(cluster) for cluster in shown[::every]])
     bar = drawn.figure.colorbar(heat, ax=list(drawn.axes), fraction=0.05, pad=0.015)
-    bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stubs take the outline for a number
+    bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=TEXT - 1, labelcolor=INK, length=0)
     label(bar.ax, y="prompts in a batch")
     return png(drawn)
@@ -182,7 +183,7 @@ def _by_size(rows: pl.DataFrame) -> list[int]:
     return sizes["cluster_id"].to_list()
 
 
-def _image(rows: pl.DataFrame, clusters: list[int]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _image(rows: pl.DataFrame, clusters: list[int]) -> NDArray[np.float64]:
     """Prompts per batch, float64 [clusters, groups of neighbouring batches]."""
     groups = rows["group"].unique().sort().to_numpy()
     n_batches = rows.group_by("group").agg(pl.col("batch").n_unique()).sort("group")["batch"].to_numpy()
@@ -192,7 +193,7 @@ def _image(rows: pl.DataFrame, clusters: list[int]) -> np.ndarray[tuple[int, int
     kept = rows.join(place, on="cluster_id")
     image = np.zeros((len(clusters), len(groups)))
     np.add.at(image, (kept["place"].to_numpy(), np.searchsorted(groups, kept["group"].to_numpy())), 1.0)
-    return image / n_batches
+    return np.asarray(image / n_batches, dtype=np.float64)
 
 
 def _concentration(rows: dict[str, pl.DataFrame]) -> str:

@@ -40,6 +40,7 @@ def chosen(spec: VersionSpec) -> list[tuple[str, str]]:
         if spec.sae.source in (("auto",), ("train",))
         else listed(list(spec.sae.source))
     )
+    later = f" from epoch {spec.batches.first_epoch} on" if spec.batches.first_epoch else ""
     batches = f"{spec.batches.planner}, {spec.batches.batch_size} prompts, {spec.batches.curriculum}"
     return [
         ("data", spec.data.source),
@@ -52,7 +53,7 @@ def chosen(spec: VersionSpec) -> list[tuple[str, str]]:
         ("difficulty", f"{spec.difficulty.score}, label {spec.difficulty.label}"),
         ("quality", f"label {spec.quality.label}, filter {spec.quality.filter}"),
         ("batches", batches),
-        ("epochs", f"{spec.batches.epochs}, tail {spec.batches.tail}"),
+        ("epochs", f"{spec.batches.epochs}{later}, tail {spec.batches.tail}"),
         ("trainers", listed(list(spec.exports.trainers))),
     ]
 

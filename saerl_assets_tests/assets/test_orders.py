@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from saerl_assets.automation.summary import RunSummary, run_version
 from saerl_assets.cli import EXIT_USER_ERROR, main
+from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.schema import tables
 from saerl_assets.trainers.export import check_export, load_order
@@ -242,6 +243,8 @@ def test_later_epochs_of_the_same_reader_are_those_that_the_parent_would_have_pl
 
 
 def test_later_epochs_need_those_before(tiny_world: TinyWorld, copied_home: HomeResource) -> None:
+    with pytest.raises(SaerlError, match=r"batches\.first_epoch = 1 needs parent, the version trained on before"):
+        tiny_world.register(copied_home, "orphan-v1", batches={"first_epoch": 1})
     told = first_line(planned(tiny_world, copied_home, "gap-v1", parent=KEY, batches={"first_epoch": 2}))
     assert "ends with epoch 0, and this one would start with epoch 2" in told
     assert "batches.first_epoch = 1 or less" in told

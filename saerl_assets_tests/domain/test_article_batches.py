@@ -62,7 +62,9 @@ def planned_epoch(planner: str) -> Callable[[list[int], int], Batches]:
 
     def plan(clusters: list[int], size: int) -> Batches:
         n = len(clusters)
-        members = Members(np.array(clusters, np.int64), np.arange(n) % 7.0, np.arange(n, dtype=np.int64))
+        members = Members(
+            np.array(clusters, np.int64), np.arange(n, dtype=np.float64) % 7, np.arange(n, dtype=np.int64)
+        )
         order = order_arm(planner, members, BatchSpec(batch_size=size), 0).tolist()
         return [order[start : start + size] for start in range(0, n, size)]
 

@@ -1,0 +1,5 @@
+"""Stands in for `vllm.inputs`."""
+
+from __future__ import annotations
+
+TokensPrompt = dict

@@ -7,9 +7,10 @@ an epoch takes (domain/preference_pairs).
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -23,6 +24,9 @@ from saerl_assets.trainers.formats import (
     place_fields,
     write_parquet,
 )
+
+if TYPE_CHECKING:
+    from saerl_assets.trainers.export import ExportRecord
 
 DATA_FILE = "train.parquet"
 SETTINGS_FILE = "dpo_config.json"
@@ -54,18 +58,77 @@ def load(path: str | Path, *, n_processes: int = 1, per_device_batch_size: int =
     """
     from datasets import Dataset
 
-    from saerl_assets.trainers.export import check_export
-
     folder = Path(path)
-    record = check_export(folder)
-    if record.trainer != FORMAT.name:
-        remedy = "Export again with: saerl export KEY --to trl_dpo."
-        raise SaerlError("other_trainer", f"This export is for {record.trainer}.", where=str(folder), remedy=remedy)
+    record = _checked(folder)
     settings = dpo_settings(record.batch_size, n_processes=n_processes, per_device_batch_size=per_device_batch_size)
     dataset = Dataset.from_parquet(str(folder / DATA_FILE))
     if as_chat and isinstance(dataset[0]["prompt"], str):
         dataset = dataset.map(_chat_of, desc="Making chat messages")
     return Loaded(dataset, settings)
+
+
+def check_order(trainer: Any, path: str | Path) -> None:  # noqa: ANN401 - a DPOTrainer
+    """Holds what a trainer is about to train on against an export; call it between making and starting the trainer.
+
+    It looks at the data set as the trainer has prepared it, which may have dropped rows, at the rows that the trainer's
+    own loader will hand out in this process, and at what makes up an optimizer step.
+
+    Args:
+        trainer: The `DPOTrainer`, ready to train.
+        path: The folder of the export.
+
+    Raises:
+        SaerlError: `order_not_kept`, naming what is wrong; `not_an_export`, `export_changed`, `other_trainer`.
+    """
+    folder = Path(path)
+    record = _checked(folder)
+    order = _read_order(folder)["prompt_id"].to_list()
+    problem = _wrong_rows(trainer.train_dataset, order) or _wrong_steps(trainer, record.batch_size, len(order))
+    if problem:
+        remedy = "Give DPOTrainer the data set and all settings of saerl_assets.trainers.trl_dpo.load as they are."
+        raise SaerlError("order_not_kept", problem, where=str(folder), remedy=remedy)
+
+
+def _wrong_rows(dataset: Any, order: list[str]) -> str:  # noqa: ANN401 - any data set
+    """How the rows differ from the order, in words; empty where they do not."""
+    if "prompt_id" not in (getattr(dataset, "column_names", None) or ()) or not hasattr(dataset, "__len__"):
+        return "The data set is streamed or has no column prompt_id, so it cannot be compared."
+    found = dataset.select_columns("prompt_id").with_format("arrow")[:]["prompt_id"].to_pylist()
+    if found == order:
+        return ""
+    row = next((at for at, (one, other) in enumerate(zip(found, order, strict=False)) if one != other), None)
+    which = f"; row {row} is {found[row]} and should be {order[row]}" if row is not None else ""
+    return f"The trainer has {len(found)} rows and the export {len(order)}{which}. Does max_length drop long prompts?"
+
+
+def _wrong_steps(trainer: Any, batch_size: int, n_rows: int) -> str:  # noqa: ANN401 - a DPOTrainer
+    """How the optimizer steps differ from the batches, in words; empty where they do not."""
+    args = trainer.args
+    at_once, n_processes = args.per_device_train_batch_size, args.world_size
+    if at_once * n_processes * args.gradient_accumulation_steps != batch_size:
+        parts = f"{at_once} pairs on each of {n_processes} devices, {args.gradient_accumulation_steps} times"
+        return f"An optimizer step takes {parts}, which is not a batch of {batch_size}."
+    if args.max_steps > n_rows // batch_size or (args.max_steps <= 0 and args.num_train_epochs > 1):
+        return "The training goes through the order more than once; all epochs are in it already."
+    if not args.dataloader_in_order and args.dataloader_num_workers:
+        return "dataloader_in_order=False lets batches overtake one another."
+    found = trainer.get_train_dataloader().batch_sampler
+    numbers = range(args.process_index, n_rows // at_once, n_processes)
+    for taken, number in itertools.zip_longest(found, numbers):
+        if number is None or taken != list(range(number * at_once, (number + 1) * at_once)):
+            due = "nothing" if number is None else f"{at_once} rows from {number * at_once} on"
+            return f"The trainer's loader hands out rows {taken} where {due} should come: train_sampling_strategy?"
+    return ""
+
+
+def _checked(folder: Path) -> ExportRecord:
+    from saerl_assets.trainers.export import check_export
+
+    record = check_export(folder)
+    if record.trainer != FORMAT.name:
+        remedy = "Export again with: saerl export KEY --to trl_dpo."
+        raise SaerlError("other_trainer", f"This export is for {record.trainer}.", where=str(folder), remedy=remedy)
+    return record
 
 
 def dpo_settings(batch_size: int, *, n_processes: int = 1, per_device_batch_size: int = 1) -> dict[str, Any]:
@@ -191,15 +254,17 @@ TRL 1.16 with transformers 5.23.
 
 ```python
 from trl import DPOConfig, DPOTrainer
-from saerl_assets.trainers.trl_dpo import load
+from saerl_assets.trainers.trl_dpo import check_order, load
 
 dataset, settings = load("this folder")
 trainer = DPOTrainer(model="...", args=DPOConfig(output_dir="...", **settings), train_dataset=dataset)
+check_order(trainer, "this folder")
 trainer.train()
 ```
 
 `load` checks that nothing here was changed, and gives the settings for your number of processes and of pairs per
-device; `as_chat=True` makes chat messages of text. Without it, take
+device; `as_chat=True` makes chat messages of text. `check_order` compares what the trainer made of it with the order,
+and says what is wrong. Without them, take
 `load_dataset("parquet", data_files="train.parquet", split="train")` and the arguments in `dpo_config.json`.
 
 `prompt`, `chosen` and `rejected` are {kind}. The other columns stay in `trainer.train_dataset` and reach the data

@@ -14,9 +14,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, TrainerCallback, TrainerControl, TrainerState
 
+from saerl_assets.domain.errors import SaerlError
 from saerl_assets.trainers.export import write_export
 from saerl_assets.trainers.formats import ExportRequest
-from saerl_assets.trainers.trl_dpo import load
+from saerl_assets.trainers.trl_dpo import check_order, load
 from saerl_assets_tests.tiny import write_model
 from saerl_assets_tests.trainers.test_trl_dpo import request_of
 
@@ -98,13 +99,33 @@ def train(
         output: Where checkpoints go.
         as_chat: Trains on chat messages.
         n_steps: Stops after so many steps; 0 goes on to the end.
-        changes: Arguments of `DPOConfig`; None leaves one out. `resume` is the checkpoint to go on from.
+        changes: Arguments of `DPOConfig`; None leaves one out. `resume` is the checkpoint to go on
+            from; `is_checked` looks at the trainer first.
     """
+    watch = Watch(n_steps)
+    resume, is_checked = changes.pop("resume", None), changes.pop("is_checked", False)
+    trainer = make_trainer(policy, export, output, as_chat=as_chat, **changes)
+    if is_checked:
+        check_order(trainer, export)
+    learn = trainer.training_step
+
+    def watched(model: object, inputs: dict[str, Any], *args: object) -> Any:  # noqa: ANN401
+        watch.steps[-1] += decoded(trainer.processing_class, inputs)
+        return learn(model, inputs, *args)
+
+    trainer.training_step = watched
+    trainer.add_callback(watch)
+    trainer.train(resume_from_checkpoint=resume)
+    assert watch.steps.pop() == []
+    return watch.steps
+
+
+def make_trainer(policy: Path, export: Path, output: Path, *, as_chat: bool = False, **changes: Any) -> Any:  # noqa: ANN401
+    """A trainer as the README of the export makes it; see `train`."""
     from trl import DPOConfig, DPOTrainer
 
-    resume, per_device = changes.pop("resume", None), changes.pop("per_device_batch_size", 2)
+    per_device = changes.pop("per_device_batch_size", 2)
     dataset, settings = load(export, per_device_batch_size=per_device, as_chat=as_chat)
-    watch = Watch(n_steps)
     kept = {name: value for name, value in settings.items() if name not in changes}
     trainer = DPOTrainer(
         model=str(policy),
@@ -121,19 +142,9 @@ def train(
         ),
         train_dataset=dataset,
         processing_class=AutoTokenizer.from_pretrained(policy, **SPECIAL),
-        callbacks=[watch],
     )
     assert set(dataset.column_names) <= set(trainer.train_dataset.column_names)
-    learn = trainer.training_step
-
-    def watched(model: object, inputs: dict[str, Any], *args: object) -> Any:  # noqa: ANN401
-        watch.steps[-1] += decoded(trainer.processing_class, inputs)
-        return learn(model, inputs, *args)
-
-    trainer.training_step = watched
-    trainer.train(resume_from_checkpoint=resume)
-    assert watch.steps.pop() == []
-    return watch.steps
+    return trainer
 
 
 def decoded(tokenizer: Any, inputs: dict[str, Any]) -> list[tuple[str, str]]:  # noqa: ANN401
@@ -163,7 +174,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_optimizer_step_is_the_manifests_batch(
     per_device: int, policy: Path, export: Path, tmp_path: Path
 ) -> None:
-    steps = train(policy, export, tmp_path, per_device_batch_size=per_device)
+    steps = train(policy, export, tmp_path, per_device_batch_size=per_device, is_checked=True)
     assert steps == planned(request())
     assert len(steps) == N_STEPS
 
@@ -207,6 +218,35 @@ def test_ignore_data_skip_starts_the_order_anew(policy: Path, export: Path, tmp_
     train(policy, export, tmp_path, n_steps=2, **saved)
     again = train(policy, export, tmp_path, resume=str(tmp_path / "checkpoint-2"), ignore_data_skip=True, **saved)
     assert again[0] == planned(request())[0]  # what was trained on is trained on again
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"train_sampling_strategy": None}, "loader hands out rows"),
+        ({"max_length": 40}, "The trainer has 22 rows and the export 24; row 5 is p6 and should be p5"),
+        ({"gradient_accumulation_steps": 1}, "takes 2 pairs on each of 1 devices, 1 times"),
+        ({"num_train_epochs": 2}, "more than once"),
+        ({"max_steps": 7}, "more than once"),
+        ({"dataloader_in_order": False, "dataloader_num_workers": 1}, "overtake"),
+    ],
+)
+def test_a_trainer_that_would_leave_the_order_is_told_so(
+    changes: dict[str, Any], says: str, policy: Path, export: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SaerlError) as caught:
+        check_order(make_trainer(policy, export, tmp_path, **changes), export)
+    assert caught.value.code == "order_not_kept"
+    assert says in caught.value.problem
+
+
+def test_a_trainer_that_was_checked_trains_in_the_order(policy: Path, export: Path, tmp_path: Path) -> None:
+    check_order(make_trainer(policy, export, tmp_path, max_steps=6), export)
+    trainer = make_trainer(policy, export, tmp_path)
+    check_order(trainer, export)
+    trainer.train_dataset = trainer.train_dataset.remove_columns("prompt_id")
+    with pytest.raises(SaerlError, match="has no column prompt_id"):
+        check_order(trainer, export)
 
 
 def test_processes_share_each_batch(export: Path) -> None:

@@ -1,7 +1,7 @@
 """New data, by itself: what arrives in the inbox or changes at its source becomes a version, and is built.
 
-Belongs here: the job `take_in` and the sensors `inbox`, `watched_sources` and `new_versions`. Does not belong here: which
-version an arrival becomes (resources.arrivals).
+Belongs here: the job `take_in` and the sensors `inbox`, `watched_sources` and `new_versions`. Does not belong here:
+which version an arrival becomes (resources.arrivals).
 
 Sensors look at files and at Dagster's own records, and never open the warehouse. Registering needs it, so that is a run
 of the job `take_in`; what it registered it leaves as a file, from which `new_versions` starts the run that builds it. A
@@ -9,7 +9,7 @@ run key names what a run is for, so that a tick which is repeated after a crash 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,19 +77,19 @@ def take_in_job(placement: Placement) -> dg.JobDefinition:
     return take_in_
 
 
-def take_in_config(placement: Placement, *, files: list[str] = (), watched: list[str] = ()) -> dict[str, Any]:  # type: ignore[assignment]
+def take_in_config(placement: Placement, *, files: Sequence[str] = (), watched: Sequence[str] = ()) -> dict[str, Any]:
     """What a run of the job is to take in."""
     config = {"files": list(files), "watched": list(watched)}
     return {"ops": {placement.name("register_arrivals"): {"config": config}}}
 
 
-def inbox_sensor(placement: Placement, job: dg.JobDefinition, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+def inbox_sensor(placement: Placement, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """The sensor that looks into the inbox."""
     home_key = placement.resource("home")
 
     @dg.sensor(
         name=placement.name("inbox"),
-        job=job,
+        job_name=placement.name(TAKE_IN),
         minimum_interval_seconds=LOOK_SECONDS,
         default_status=status,
         required_resource_keys={home_key},
@@ -120,15 +120,13 @@ def inbox_sensor(placement: Placement, job: dg.JobDefinition, status: dg.Default
     return inbox
 
 
-def watched_sources_sensor(
-    placement: Placement, job: dg.JobDefinition, status: dg.DefaultSensorStatus
-) -> dg.SensorDefinition:
+def watched_sources_sensor(placement: Placement, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     """The sensor that looks at the sources of versions with `[data] watch = true`."""
     home_key = placement.resource("home")
 
     @dg.sensor(
         name=placement.name("watched_sources"),
-        job=job,
+        job_name=placement.name(TAKE_IN),
         minimum_interval_seconds=LOOK_SECONDS,
         default_status=status,
         required_resource_keys={home_key},
@@ -263,5 +261,3 @@ def _skipped(words: str, remembered: dict[str, Watched]) -> dg.SensorResult:
 
 def _cursor(remembered: dict[str, Watched]) -> str:
     return json.dumps({name: watched.as_list() for name, watched in remembered.items()}, sort_keys=True)
-
-

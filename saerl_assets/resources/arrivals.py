@@ -259,4 +259,3 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         remedy = "Write the spec as a TOML file in UTF-8."
         raise SaerlError("spec_unreadable", f"{error}.", where=path.name, remedy=remedy) from error
-

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -98,7 +98,7 @@ class Inbox:
         """Files of labels and training logs, as `<version>/<file>` or `<version>/<training>/<file>`."""
         labels = self.folder / "labels"
         return [
-            Seen(f"{folder.relative_to(labels).as_posix()}/{seen.name}", seen.n_bytes, seen.modified_ns, seen.changed_ns)
+            replace(seen, name=f"{folder.relative_to(labels).as_posix()}/{seen.name}")
             for pattern in ("*", "*/*")
             for folder in sorted(labels.glob(pattern))
             for seen in _look(folder)
@@ -258,7 +258,7 @@ def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - what TOML can hold
 
 
 def _look(folder: Path) -> Iterator[Seen]:
-    """The files of a folder that have a finished name. Links are files too: what they are is said when they are taken."""
+    """The files of a folder that have a finished name. Links are files too: they are refused when they are taken."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not is_unfinished(path.name) and (path.is_symlink() or path.is_file()):
             stat = path.lstat()

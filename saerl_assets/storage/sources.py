@@ -55,8 +55,8 @@ class ResolvedSource:
     location: str
     """Absolute path (`hf_folder`: with #split), or name on the hub with its commit and split."""
     digest: str
-    """SHA-256 over the bytes; `folder`: over `files`; `gym`: over the file's bytes and reasoning-gym's version; `hf`: the
-    commit."""
+    """SHA-256 over the bytes; `folder`: over `files`; `gym`: over the file's bytes and reasoning-gym's version; `hf`:
+    the commit."""
     n_bytes: int
     """Size on disk; 0 for `hf`."""
     files: list[list[str]] = field(default_factory=list)
@@ -149,7 +149,8 @@ def _resolve_folder(path: Path, names: set[str] | None = None) -> ResolvedSource
     Raises:
         SaerlError: `folder_empty`, `source_missing` for a file of `names`, or what is wrong with a file.
     """
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in _FILE_KINDS and not is_unfinished(file.name))
+    whole = (file for file in path.iterdir() if not is_unfinished(file.name))
+    found = sorted(file for file in whole if file.suffix.lower() in _FILE_KINDS)
     files = found if names is None else [path / name for name in sorted(names)]
     if not files:
         remedy = f"Put data files into it: {', '.join(_FILE_KINDS)}; or name a folder in it."

@@ -95,10 +95,25 @@ def test_a_missing_answer_names_the_prompt(tmp_path: Path) -> None:
 def test_overrides_keep_the_order_and_fit_into_a_shell_word_each(tmp_path: Path) -> None:
     write_export("verl", request_of(), tmp_path / "a")
     lines = (tmp_path / "a" / "overrides.txt").read_text().split()
-    assert lines == hydra_overrides(2)
+    assert lines == hydra_overrides(2, experiment=f"some-v1-clustered-{'m' * 12}")
     settings = dict(line.split("=") for line in lines)
     assert settings["data.shuffle"] == "False"
     assert settings["data.filter_overlong_prompts"] == "False"
     assert settings["data.train_max_samples"] == "-1"
     assert settings["data.train_batch_size"] == settings["actor_rollout_ref.actor.ppo_mini_batch_size"] == "2"
+    assert settings["critic.ppo_mini_batch_size"] == "2"
+    assert settings["critic.shuffle"] == settings["actor_rollout_ref.actor.shuffle"] == "False"
     assert settings["trainer.total_epochs"] == "1"
+
+
+def test_checkpoints_of_two_manifests_or_arms_have_two_names(tmp_path: Path) -> None:
+    """verl resumes by itself from whatever has the experiment's name."""
+    request = request_of()
+    others = [request, replace(request, manifest_id="n" * 64), replace(request, arm="shuffle")]
+    names = []
+    for at, other in enumerate(others):
+        write_export("verl", other, tmp_path / str(at))
+        lines = (tmp_path / str(at) / "overrides.txt").read_text().split()
+        names += [line for line in lines if line.startswith("trainer.experiment_name=")]
+        assert names[at] in (tmp_path / str(at) / "README.md").read_text()
+    assert len(set(names)) == 3

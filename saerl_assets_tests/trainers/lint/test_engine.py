@@ -205,7 +205,7 @@ def test_hydras_config_name_is_read_beneath_it(tmp_path: Path) -> None:
 
 def test_the_exports_own_overrides_are_read_through_cat(tmp_path: Path) -> None:
     (tmp_path / "overrides.txt").write_text(dict(GOOD["verl"])["overrides.txt"])
-    text = "E=.\npython -m verl.trainer.main_ppo \\\n  $(cat $E/overrides.txt) \\\n  data.train_files=$E/train.parquet\n"
+    text = "E=.\npython -m verl.trainer.main_ppo \\\n  $(cat $E/overrides.txt) \\\n  data.train_files=$E/a.parquet\n"
     assert lint(tmp_path, "run.sh", text).findings == []
     (tmp_path / "overrides.txt").write_text("data.shuffle=True\n")
     report = lint(tmp_path, "run.sh", text)

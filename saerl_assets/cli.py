@@ -289,6 +289,57 @@ def export(key: str, trainer: str, arm: str | None, out: str | None) -> None:
 
 
 @main.command()
+@click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--trainer", metavar="TRAINER", help="Whose it is, if that is not clear: trl, trl_dpo, verl, ...")
+@click.option("--manifest", metavar="FOLDER", help="The export that you train on: its sizes are checked too.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def lint(config: Path, trainer: str | None, manifest: str | None, *, as_json: bool) -> None:
+    """Name what in a trainer's own configuration would break the order.
+
+    CONFIG is a YAML or JSON file, a script or text with a command line or overrides, or a Python program with a
+    GRPOConfig or DPOConfig; it is read and never run. Exit code 0: nothing breaks the order.
+
+    \b
+      saerl lint run_verl.sh
+      saerl lint train.py --manifest path/to/export
+    """
+    from saerl_assets.trainers.export import check_export
+    from saerl_assets.trainers.lint.engine import lint_config
+
+    report = lint_config(config, trainer, check_export(Path(manifest)) if manifest else None)
+    click.echo(report.as_json() if as_json else "\n".join(report.lines()))
+    if not report.is_clean:
+        sys.exit(EXIT_USER_ERROR)
+
+
+@main.command()
+@click.argument("run_log", type=click.Path(path_type=Path))
+@click.option("--manifest", required=True, metavar="M", help="An export's folder, a version's key or a manifest's id.")
+@click.option("--arm", metavar="ARM", help="The arm that was trained on. Default: the spec's planner.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def verify(run_log: Path, manifest: str, arm: str | None, *, as_json: bool) -> None:
+    """Say whether a training followed a manifest, by its log.
+
+    RUN_LOG is saerl_log.jsonl, a file of JSON lines with prompt_id or prompt (and step, if it has one), TRL's folder of
+    completions, or verl's trainer.rollout_data_dir. Exit code 0: it did, as far as it went.
+
+    \b
+      saerl verify out/saerl_log.jsonl --manifest path/to/export
+      saerl verify rollouts/ --manifest mine-v1
+    """
+    from saerl_assets.resources.planned_orders import find_planned_order
+    from saerl_assets.trainers.planned import verify_run
+
+    verdict, log = verify_run(run_log, find_planned_order(_home(), manifest, arm))
+    if as_json:
+        click.echo(json.dumps(verdict.as_dict() | {"log": log.kind, "n_lines": log.n_lines}))
+    else:
+        click.echo("\n".join(verdict.lines()))
+    if not verdict.followed:
+        sys.exit(EXIT_USER_ERROR)
+
+
+@main.command()
 def doctor() -> None:
     """Look for what would keep this from working: packages, device, model, disk, warehouse, locks."""
     from saerl_assets.automation.doctor import examine

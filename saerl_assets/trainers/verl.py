@@ -1,9 +1,9 @@
 """verl: its data file, the overrides that keep the order, its traps.
 
-Belongs here: what verl 0.8 and 0.9 read and do. `make conformance` runs 0.9 itself; what is said of it is in
-`verl/utils/dataset/rl_dataset.py` (the rows), `verl/trainer/ppo/utils.py` (`create_rl_sampler`, which knows no curriculum),
-`verl/trainer/ppo/v1/` (`trainer_base.py` and `replay_buffer.py`: steps, checkpoints, what asynchronous trainers take) and
-`verl/experimental/agent_loop/agent_loop.py` (prompts that are too long). Does not belong here: writing folders (export).
+Belongs here: what verl 0.8 and 0.9 read and do. `make conformance` runs 0.9 itself; what is said of it is in its
+`utils/dataset/rl_dataset.py` (rows), `trainer/ppo/utils.py` (`create_rl_sampler`, which knows no curriculum),
+`trainer/ppo/v1/trainer_base.py` and `replay_buffer.py` (steps, checkpoints, what asynchronous trainers take) and
+`experimental/agent_loop/agent_loop.py` (prompts that are too long). Does not belong here: writing folders (export).
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ python -m verl.trainer.main_ppo \\
   data.val_files=... actor_rollout_ref.model.path=... algorithm.adv_estimator=grpo
 ```
 
-PPO is the same with `algorithm.adv_estimator=gae`, which is verl's default, and `critic.model.path=...`. The overrides hold
-the critic to whole batches too.
+PPO is the same with `algorithm.adv_estimator=gae`, which is verl's default, and `critic.model.path=...`. The
+overrides hold its critic to whole batches too: `critic.ppo_mini_batch_size={size}` and `critic.shuffle=False`.
 
 `extra_info` reaches the reward function: `prompt_id`, `epoch`, `step`, `slot`, `cluster_id`, `difficulty`,
 `topic`, `is_padding`, and `extra`, the further fields of the source row as a JSON object. `data_source` is

@@ -102,7 +102,8 @@ class Warehouse:
             if table.replaces == "dataset_version" and dataset_version is not None:
                 connection.execute(f"{_delete(table)} = ?", [dataset_version])
             elif table.replaces and table.replaces != "dataset_version":
-                connection.execute(f'{_delete(table)} IN (SELECT "{table.replaces}" FROM incoming)')
+                manifests = f'SELECT "{table.replaces}" FROM incoming'  # noqa: S608 - names from our own DDL
+                connection.execute(f"{_delete(table)} IN ({manifests})")
             added = _insert(connection, table)
             if then is not None:
                 then(connection)

@@ -80,13 +80,16 @@ class LintReport:
         return lines
 
 
-def lint_config(path: Path, trainer: str | None = None, export: ExportRecord | None = None) -> LintReport:
+def lint_config(
+    path: Path, trainer: str | None = None, export: ExportRecord | None = None, folder: Path | None = None
+) -> LintReport:
     """Reads a trainer's configuration and names every setting that breaks the order.
 
     Args:
         path: YAML, JSON, a Python program, a shell script or a text file with arguments or overrides.
         trainer: Name in `RULES`; guessed from the file if it is not said.
         export: The record of the export that is to be trained on; its sizes are checked too.
+        folder: Where that export is, for scripts that read its settings by a path that only they know.
 
     Raises:
         SaerlError: `config_unreadable`, `config_invalid` with the line, `trainer_unclear`, `unknown_trainer`,
@@ -95,7 +98,7 @@ def lint_config(path: Path, trainer: str | None = None, export: ExportRecord | N
     if trainer is not None and trainer not in RULES:
         remedy = f"Trainers whose configuration can be read: {', '.join(RULES)}."
         raise SaerlError("unknown_trainer", f"There are no rules for {trainer!r}.", where="--trainer", remedy=remedy)
-    documents = read_documents(path)
+    documents = read_documents(path, folder)
     name, guessed_from = (trainer, []) if trainer else _guess(documents, path)
     rules = RULES[name]
     meant = [document for document in documents if _marks(document, rules)] or documents
@@ -108,14 +111,18 @@ def lint_config(path: Path, trainer: str | None = None, export: ExportRecord | N
     return LintReport(str(path), name, rules.title, guessed_from, findings)
 
 
-def read_documents(path: Path) -> list[Document]:
+def read_documents(path: Path, folder: Path | None = None) -> list[Document]:
     """Every document of a file that has settings.
 
     Raises:
         SaerlError: `config_unreadable`, `config_invalid`, `no_settings`.
     """
     text = _read(path)
-    documents = _READERS[_kind(path, text)](text, str(path))
+    kind = _kind(path, text)
+    if kind == "yaml":
+        documents = [read_yaml(text, str(path))]
+    else:
+        documents = read_script(text, str(path)) if kind == "python" else _read_command_file(text, str(path), folder)
     documents = [
         document for document in documents if document.settings or document.unread or document.form == "python"
     ]
@@ -151,9 +158,9 @@ def _kind(path: Path, text: str) -> str:
     return "command"
 
 
-def _read_command_file(text: str, file: str) -> list[Document]:
+def _read_command_file(text: str, file: str, folder: Path | None) -> list[Document]:
     """One document per command. Where none starts a program, all lines together are one command's arguments."""
-    commands, variables = read_commands(text, file)
+    commands, variables = read_commands(text, file, folder)
     if not any(_starts_program(command) for command in commands):
         commands = [[word for command in commands for word in command]]
     documents = [_command(words, file) for words in commands if words]
@@ -223,13 +230,6 @@ def _read_named_files(document: Document, words: list[Word]) -> None:
         document.unread.append(Source(shown, document.file, words[0].line))
     else:
         document.lay_over(read_yaml(_read(path), str(path)))
-
-
-_READERS = {
-    "yaml": lambda text, file: [read_yaml(text, file)],
-    "python": read_script,
-    "command": _read_command_file,
-}
 
 
 def _marks(document: Document, rules: TrainerRules) -> dict[str, int]:

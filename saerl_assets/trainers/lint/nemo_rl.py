@@ -94,7 +94,7 @@ RULES = TrainerRules(
             why="A step takes another number of prompts than the {batch_size} of a batch.",
         ),
     ),
-    words=(r"\bnemo_rl\b", r"\brun_grpo\w*\.py\b"),
+    words=(r"\brun_grpo\w*\.py\b",),
     marks=("grpo.*", "policy.*", "loss_fn.*", "data.train.*", "data.max_input_seq_length", "cluster.gpus_per_node"),
     style="hydra",
 )

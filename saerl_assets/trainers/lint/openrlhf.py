@@ -6,13 +6,18 @@ what is written for OpenRLHF, and its launcher (trainers.openrlhf).
 
 from __future__ import annotations
 
-from saerl_assets.trainers.lint.rules import WHATEVER, Rule, TrainerRules, with_export
+from saerl_assets.trainers.lint.rules import WHATEVER, Rule, TrainerRules, View, with_export
 from saerl_assets.trainers.lint.trl import same_or_none
 
 
 def at_most_zero(value: object, _: object) -> bool:
     """A number of steps that means none."""
     return isinstance(value, int) and value <= 0
+
+
+def _is_of_before(view: View) -> bool:
+    """It has arguments as they were before they had dots."""
+    return bool({"rollout_batch_size", "prompt_data", "train_batch_size"} & view.document.settings.keys())
 
 
 RULES = TrainerRules(
@@ -41,6 +46,14 @@ RULES = TrainerRules(
             remedy="Start it through saerl's launcher, python -m saerl_assets.trainers.openrlhf_launcher, with the "
             "same arguments.",
             fits=lambda value, _: "saerl" in str(value),
+        ),
+        Rule(
+            "rollout_batch_size",
+            right=lambda view: "dotted" if _is_of_before(view) else WHATEVER,
+            why="OpenRLHF 0.11 has no such argument: its arguments have dots (openrlhf/cli/train_ppo_ray.py). These "
+            "rules do not fit an older release.",
+            remedy="Write the arguments as 0.11 has them, such as --rollout.batch_size.",
+            aliases=("prompt_data", "train_batch_size"),
         ),
         Rule(
             "rollout.batch_size",
@@ -122,7 +135,7 @@ RULES = TrainerRules(
             level="caution",
         ),
     ),
-    words=(r"\bopenrlhf\b", r"\btrain_ppo_ray\b"),
+    words=(r"\bopenrlhf\.cli\.\w+", r"\btrain_ppo_ray\b", r"\bopenrlhf_launcher\b"),
     marks=("data.prompt_dataset", "rollout.*", "train.*", "algo.*", "ds.*", "vllm.*", "data.label_key"),
     flags=frozenset({"train.async_enable", "train.partial_rollout_enable", "algo.dynamic_filtering_enable"}),
 )

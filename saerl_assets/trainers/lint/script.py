@@ -29,7 +29,7 @@ _MAX_DEPTH = 20
 
 
 def read_script(text: str, file: str) -> list[Document]:
-    """One document for every call of a config class.
+    """One document for every call of a config class, or of a trainer in a program that makes its config elsewhere.
 
     Beside its arguments, `train_dataset` is there: the calls that reorder what the trainer is given.
 
@@ -43,7 +43,8 @@ def read_script(text: str, file: str) -> list[Document]:
         problem = f"It is not Python: {getattr(error, 'msg', None) or error}."
         raise SaerlError("config_invalid", problem, where=where, remedy="Put that line right.") from error
     program = _Program(tree, file)
-    return [program.document(call) for call in program.calls(CONFIGS)]
+    found = [program.document(call) for call in program.calls(CONFIGS)]
+    return found or [program.trainer_alone(call) for call in program.calls(tuple(TRAINER_CLASSES.values()))]
 
 
 class _Program:
@@ -88,10 +89,23 @@ class _Program:
             else:
                 self._put(document, keyword.arg, keyword.value)
         for trainer in self.calls((TRAINER_CLASSES[name],)):
-            for keyword in trainer.keywords:
-                if keyword.arg == "train_dataset":
-                    document.put("train_dataset", self._reorderings(keyword.value), keyword.value.lineno)
+            self._look_at_data(trainer, document)
         return document
+
+    def trainer_alone(self, call: ast.Call) -> Document:
+        """A trainer whose config comes from elsewhere, such as the program's own command line."""
+        name = _last_name(call.func)
+        document = Document(self.file, call.lineno, "python", said=[(name, call.lineno)])
+        arguments = next((keyword.value for keyword in call.keywords if keyword.arg == "args"), None)
+        shown = f"args={ast.unparse(arguments)}"[:80] if arguments is not None else "args"
+        document.unread.append(Source(shown, self.file, call.lineno))
+        self._look_at_data(call, document)
+        return document
+
+    def _look_at_data(self, trainer: ast.Call, document: Document) -> None:
+        for keyword in trainer.keywords:
+            if keyword.arg == "train_dataset":
+                document.put("train_dataset", self._reorderings(keyword.value), keyword.value.lineno)
 
     def _spread(self, node: ast.expr, document: Document, depth: int = 0) -> None:
         """Puts in what `**node` gives."""

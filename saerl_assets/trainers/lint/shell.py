@@ -14,7 +14,7 @@ from saerl_assets.domain.errors import SaerlError
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _DECLARERS = {"export", "declare", "local", "readonly"}
-_CAT = re.compile(r"\$\(\s*(?:cat\s+|<\s*)([^\s()|;&]+)\s*\)")
+_CAT = re.compile(r"\$\(\s*(?:cat\s+|<\s*)[\"']?([^\s()|;&\"']+)[\"']?\s*\)")
 _ARROW = re.compile(r"\d*(>>?|<)")
 _REDIRECTION = re.compile(r"\d*[<>]+[^<>]+")
 _NAME = re.compile(r"\$(?:(\w+)|\{(\w+)(?:\[[@*]\])?(?::?-([^{}]*))?\})")
@@ -66,10 +66,15 @@ class _Text:
         )
 
 
-def read_commands(text: str, file: str) -> tuple[list[list[Word]], dict[str, str]]:
+def read_commands(text: str, file: str, export: Path | None = None) -> tuple[list[list[Word]], dict[str, str]]:
     """The commands of a script, their variables put in, and the script's variables.
 
     A variable that the script does not set stays as it is written, `$NAME`.
+
+    Args:
+        text: The script.
+        file: Its path.
+        export: Folder of an export, for a `cat` of one of its files whose path only the running script knows.
 
     Raises:
         SaerlError: `config_invalid` with the line, for a quote or bracket that is never closed.
@@ -78,7 +83,7 @@ def read_commands(text: str, file: str) -> tuple[list[list[Word]], dict[str, str
     commands = []
     for words in _split(_Text(text, file)):
         rest = _take_assignments(words, variables)
-        command = [filled for word in rest for filled in _fill(word, variables)]
+        command = [filled for word in rest for filled in _fill(word, variables, export)]
         if command:
             commands.append(command)
     return commands, {name: " ".join(word.text for word in words) for name, words in variables.items()}
@@ -102,7 +107,7 @@ def _take_assignments(words: list[Word], variables: dict[str, list[Word]]) -> li
     return words[at:]
 
 
-def _fill(word: Word, variables: dict[str, list[Word]]) -> list[Word]:
+def _fill(word: Word, variables: dict[str, list[Word]], export: Path | None = None) -> list[Word]:
     """A word with its variables put in; one that is nothing but a variable or a `cat` may become several."""
     text = word.text
     whole = _NAME.fullmatch(text)
@@ -112,7 +117,7 @@ def _fill(word: Word, variables: dict[str, list[Word]]) -> list[Word]:
         return [Word(" ".join(value.text for value in known), word.file, word.line)]
     text = _NAME.sub(lambda found: _value(found, variables), text)
     listed = _CAT.fullmatch(text)
-    if listed and not word.is_quoted and (path := find_file(listed[1], word.file)):
+    if listed and not word.is_quoted and (path := find_file(listed[1], word.file, export)):
         return [part for line in _split(_Text(path.read_text(encoding="utf-8"), str(path))) for part in line]
     return [Word(text, word.file, word.line, word.is_quoted)]
 
@@ -128,12 +133,12 @@ def _value(found: re.Match[str], variables: dict[str, list[Word]]) -> str:
     return found[0] if found[3] is None else found[3]
 
 
-def find_file(name: str, named_in: str) -> Path | None:
-    """A file that a script names: from the working directory, or beside the script."""
-    for path in (Path(name), Path(named_in).parent / name):
-        if "$" not in name and path.is_file():
-            return path
-    return None
+def find_file(name: str, named_in: str, export: Path | None = None) -> Path | None:
+    """A file that a script names: from the working directory, beside the script, or in an export's folder."""
+    places = [] if "$" in name else [Path(name), Path(named_in).parent / name]
+    if export is not None:
+        places.append(export / Path(name).name)
+    return next((path for path in places if path.is_file()), None)
 
 
 def _split(text: _Text) -> list[list[Word]]:

@@ -209,7 +209,7 @@ GRPO = TrainerRules(
         ),
         *_SHARED,
     ),
-    words=(r"\bGRPOConfig\b", r"\btrl\s+grpo\b", r"\btrl[./]scripts[./]grpo\b"),
+    words=(r"\bGRPO(Config|Trainer)\b", r"\btrl\s+grpo\b", r"\btrl[./]scripts[./]grpo\b"),
     marks=("shuffle_dataset",),
     hints=(
         "num_generations",
@@ -269,7 +269,7 @@ DPO = TrainerRules(
         ),
         *_SHARED,
     ),
-    words=(r"\bDPOConfig\b", r"\btrl\s+dpo\b", r"\btrl[./]scripts[./]dpo\b"),
+    words=(r"\bDPO(Config|Trainer)\b", r"\btrl\s+dpo\b", r"\btrl[./]scripts[./]dpo\b"),
     marks=(
         "train_sampling_strategy",
         "precompute_ref_log_probs",

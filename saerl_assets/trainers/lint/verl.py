@@ -21,7 +21,9 @@ def _all_rows(value: object, right: object) -> bool:
 
 
 def _one_file(value: object, _: object) -> bool:
-    return not isinstance(value, list) or len(value) < 2
+    """Also where it is written as a list of which the parts cannot be read."""
+    names = value if isinstance(value, list) else str(value).split(",")
+    return len(names) < 2
 
 
 RULES = TrainerRules(
@@ -154,7 +156,7 @@ RULES = TrainerRules(
             level="caution",
         ),
     ),
-    words=(r"\bverl\.trainer\b", r"\bverl\.experimental\b", r"\bverl[./]"),
+    words=(r"\bverl[./](trainer|experimental)\b",),
     marks=(
         "actor_rollout_ref.*",
         "data.train_files",

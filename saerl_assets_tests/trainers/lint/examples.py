@@ -590,6 +590,14 @@ EXAMPLES: list[Example] = [
     ),
     Example(
         "openrlhf",
+        "rollout_batch_size",
+        "--train.num_episodes 1",
+        "--train.num_episodes 1 --rollout_batch_size 32",
+        "32",
+        "--rollout.batch_size",
+    ),
+    Example(
+        "openrlhf",
         "train.batch_size",
         "--train.batch_size 256",
         "--train.batch_size 128",

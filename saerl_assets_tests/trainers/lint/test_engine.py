@@ -210,8 +210,22 @@ def test_the_exports_own_overrides_are_read_through_cat(tmp_path: Path) -> None:
     (tmp_path / "overrides.txt").write_text("data.shuffle=True\n")
     report = lint(tmp_path, "run.sh", text)
     assert (report.findings[0].setting, report.findings[0].file) == ("data.shuffle", str(tmp_path / "overrides.txt"))
-    (tmp_path / "overrides.txt").unlink()
+    (tmp_path / "export").mkdir()
+    (tmp_path / "overrides.txt").rename(tmp_path / "export" / "overrides.txt")
     assert [finding.level for finding in lint(tmp_path, "run.sh", text).findings] == ["unclear"]
+    text = text.replace("$(cat $E/overrides.txt)", '$(cat "$OUT/export/overrides.txt")')
+    (tmp_path / "run.sh").write_text(text)
+    known = lint_config(tmp_path / "run.sh", folder=tmp_path / "export")
+    assert known.findings[0].file == str(tmp_path / "export" / "overrides.txt")
+
+
+def test_commands_beside_the_training_do_not_matter(tmp_path: Path) -> None:
+    text = (
+        "saerl --home h export demo-v1 --to verl --out verl/export --shuffle yes\nmkdir -p out/verl/x\n"
+        "python -m verl.trainer.main_ppo data.shuffle=False data.train_batch_size=8 trainer.total_epochs=1 "
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8\nsaerl verify log.jsonl --manifest verl/export\n"
+    )
+    assert lint(tmp_path, "run.sh", text).findings == []
 
 
 def test_shell_is_read_as_a_shell_reads_it(tmp_path: Path) -> None:
@@ -325,6 +339,19 @@ def test_a_program_that_takes_its_config_from_the_command_line(tmp_path: Path) -
     text = "parser = TrlParser((ScriptArguments, GRPOConfig))\nargs = parser.parse_args()\n"
     with pytest.raises(SaerlError, match="give the command or its YAML file"):
         lint(tmp_path, "a.py", text)
+    text += "data = load_dataset('x').filter(short)\ntrainer = GRPOTrainer(args=args, train_dataset=data)\n"
+    report = lint(tmp_path, "a.py", text)
+    assert [(finding.level, finding.setting) for finding in report.findings] == [
+        ("problem", "train_dataset"),
+        ("unclear", "args=args"),
+    ]
+
+
+def test_a_command_of_an_older_openrlhf_is_told(tmp_path: Path) -> None:
+    text = "python3 -m saerl_assets.trainers.openrlhf_launcher --rollout_batch_size 128 --prompt_data x\n"
+    report = lint(tmp_path, "run.sh", text)
+    assert named(report) == ["rollout_batch_size", "prompt_data"]
+    assert "--rollout.batch_size" in report.findings[0].remedy
 
 
 # ---------------------------------------------------------------- the report

@@ -306,7 +306,8 @@ def lint(config: Path, trainer: str | None, manifest: str | None, *, as_json: bo
     from saerl_assets.trainers.export import check_export
     from saerl_assets.trainers.lint.engine import lint_config
 
-    report = lint_config(config, trainer, check_export(Path(manifest)) if manifest else None)
+    folder = Path(manifest) if manifest else None
+    report = lint_config(config, trainer, check_export(folder) if folder else None, folder)
     click.echo(report.as_json() if as_json else "\n".join(report.lines()))
     if not report.is_clean:
         sys.exit(EXIT_USER_ERROR)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from saerl_assets.domain.errors import SaerlError
+    from saerl_assets.resources.compute import ComputeResource
     from saerl_assets.resources.home import HomeResource
 
 EXIT_USER_ERROR = 1
@@ -59,6 +60,9 @@ def main(home: str | None) -> None:
       saerl plan mine-v1                                   what a run would read and compute
       saerl run mine-v1                                    do it; run it again after any interruption
       saerl export mine-v1 --to trl                        the files for your trainer
+    \b
+    In somebody else's Dagster project: export SAERL_DEFINITIONS=its.definitions and its DAGSTER_HOME; every verb then
+    works on the graph as it stands there.
     \b
     Exit codes: 0 done, 1 something that you can put right (the message says how), 2 wrong usage, 3 a stage failed.
     """
@@ -258,7 +262,13 @@ def sql(statement: str, style: str, out: str | None) -> None:
 
 @main.command()
 @click.argument("key")
-@click.option("--to", "trainer", required=True, metavar="TRAINER", help="trl or verl.")
+@click.option(
+    "--to",
+    "trainer",
+    required=True,
+    metavar="TRAINER",
+    help="trl, trl_dpo, verl, openrlhf, nemo_rl, ms_swift, jsonl or parquet.",
+)
 @click.option(
     "--arm",
     metavar="ARM",
@@ -340,6 +350,79 @@ def verify(run_log: Path, manifest: str, arm: str | None, *, as_json: bool) -> N
         sys.exit(EXIT_USER_ERROR)
 
 
+@main.group()
+def labels() -> None:
+    """Give a version labels or a training's log that came after it was registered."""
+
+
+@labels.command("add")
+@click.argument("key")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--run", "run_name", metavar="NAME", default="", help="What the training is called. Default: as its log.")
+@click.option("--no-refresh", is_flag=True, help="Only add them; scores and evidence stay as they are for now.")
+def labels_add(key: str, file: Path, run_name: str, *, no_refresh: bool) -> None:
+    """Add FILE to version KEY: once for each content, appended, never replaced.
+
+    Read are saerl_log.jsonl, TRL's completions, verl's rollouts, and JSONL, CSV or Parquet with prompt_id or the
+    prompt. Rows with a step, reward or loss are a training's; others are labels: correct, pass_rate, difficulty, or the
+    spec's. New labels refresh scores and evidence. The manifest in use stays; saerl run KEY plans a new one.
+
+    \b
+      saerl labels add mine-v1 graded.jsonl
+      saerl labels add mine-v1 out/saerl_log.jsonl --run warmup
+    """
+    from saerl_assets.automation.late_labels import add_labels
+
+    added = add_labels(_home(), key, file, run_name=run_name, refresh=not no_refresh)
+    for line in added.lines():
+        click.echo(line)
+    if added.failure:
+        click.echo(f"error: {added.failure}", err=True)
+        sys.exit(EXIT_RUN_FAILED)
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Remove them. Without it they are only listed.")
+@click.option(
+    "--older-than",
+    "days",
+    metavar="DAYS",
+    type=click.FloatRange(min=0),
+    default=7.0,
+    show_default=True,
+    help="Only what has not changed for so long.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def gc(days: float, *, yes: bool, as_json: bool) -> None:
+    """List what the home keeps without needing it, and how much that frees; --yes removes it.
+
+    Old shards and caches of runs, exports of manifests that are gone, reports of versions that are gone, artefacts that
+    nothing refers to, and what killed processes left half written. Never data that came in, and nothing of a version
+    of which a run is going on.
+    """
+    from saerl_assets.automation.runs import open_instance
+    from saerl_assets.automation.upkeep import leftovers
+    from saerl_assets.report.words import n_bytes
+    from saerl_assets.storage.leftovers import remove
+
+    home = _home()
+    with open_instance(home.open().dagster) as instance:
+        found = leftovers(home, instance, days)
+    total = sum(leftover.n_bytes for leftover in found)
+    freed = remove(found) if yes else 0
+    if as_json:
+        listed = [{"path": str(each.path), "n_bytes": each.n_bytes, "why": each.why} for each in found]
+        click.echo(json.dumps({"leftovers": listed, "n_bytes": total, "freed_bytes": freed, "removed": yes}))
+        return
+    _table(["what", "bytes", "why"], [(str(each.path), f"{each.n_bytes:,}", each.why) for each in found])
+    if not found:
+        click.echo(f"Nothing that is older than {days:g} days can go.")
+    elif yes:
+        click.echo(f"removed {len(found)}: that freed {n_bytes(freed)}")
+    else:
+        click.echo(f"{len(found)} can go, which frees {n_bytes(total)}\nnext: saerl gc --yes")
+
+
 @main.command()
 def doctor() -> None:
     """Look for what would keep this from working: packages, device, model, disk, warehouse, locks."""
@@ -368,15 +451,15 @@ def _full_disk(failure: Exception) -> SaerlError | None:
 
 
 def _home() -> HomeResource:
-    from saerl_assets.resources.home import HomeResource
+    from saerl_assets.automation.jobs import project_home
 
-    return HomeResource()
+    return project_home()
 
 
-def _compute() -> Any:  # noqa: ANN401 - imported where it is used
-    from saerl_assets.resources.compute import ComputeResource
+def _compute() -> ComputeResource:
+    from saerl_assets.automation.jobs import project_compute
 
-    return ComputeResource()
+    return project_compute()
 
 
 def _draft(source: str, key: str | None) -> Path:

@@ -48,7 +48,7 @@ def drift(
         asset_key="version_drift",
         value=measured,
         metadata={
-            **{row["measure"]: row["explanation"] for row in measured.to_dicts()},
+            "explanation": " ".join(measured["explanation"].unique(maintain_order=True)),
             "figure": picture(figure_version_drift(measured), "measures of drift against their limits"),
         },
     )

@@ -46,7 +46,18 @@ PROMPT_COLUMNS = ("prompt_id", "position", "text", "topic", "split", "n_tokens",
 
 
 @table_asset(
-    "records", "html", deps=["batch_metrics", "version_drift", "evidence_verdicts", "artifacts", "rejected_rows"]
+    "records",
+    "html",
+    deps=[
+        "batch_metrics",
+        "version_drift",
+        "evidence_verdicts",
+        "artifacts",
+        "rejected_rows",
+        "difficulty_scores",
+        "probe_calibration",
+        "quality_scores",
+    ],
 )
 def version_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per version: its HTML page, with everything that is known of it, readable without a network."""

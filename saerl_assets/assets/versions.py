@@ -28,6 +28,7 @@ def versions(context: dg.AssetExecutionContext, home: HomeResource) -> dg.Materi
             "preview": preview(row),
             "figure": picture(figure_versions(version.spec), "what the spec chose"),
             "spec_digest": version.digest,
+            "replan": version.spec.batches.replan,  # automation reads it here
             "sources": {name: vars(source) for name, source in version.sources.items()},
         }
     )

@@ -11,6 +11,7 @@ import click
 import dagster as dg
 import polars as pl
 
+from saerl_assets.automation.jobs import load_project
 from saerl_assets.automation.runs import open_instance
 from saerl_assets.domain.prompts import take_prompts
 from saerl_assets.domain.spec import VersionSpec
@@ -162,7 +163,7 @@ def _measured_speed(home: HomeResource, weights: pl.DataFrame) -> float | None:
     """Tokens a second of the newest extraction of a version with the same encoders."""
     if weights.is_empty():
         return None
-    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("prompt_features"))
+    wanted = dg.AssetRecordsFilter(asset_key=load_project().placement.key("prompt_features"))
     with open_instance(home.open().dagster) as instance:
         for record in instance.fetch_materializations(wanted, limit=20).records:
             found = record.asset_materialization

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import dagster as dg
 import psutil
 
+from saerl_assets.placement import Placement
 from saerl_assets.resources.run_process import HOST_TAG, PROCESS_TAG, STARTED_TAG
 
 _UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -44,8 +45,17 @@ def _reap(instance: dg.DagsterInstance) -> Iterator[str]:
             yield run.run_id
 
 
-@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
-def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Marks runs whose process died as failed and frees their pool slots."""
-    ended = reap_dead_runs(context.instance)
-    return dg.SkipReason(f"Ended {', '.join(ended)}." if ended else "No dead runs.")
+def dead_runs_sensor(placement: Placement) -> dg.SensorDefinition:
+    """The sensor that looks for them twice a minute."""
+
+    @dg.sensor(
+        name=placement.name("dead_runs"),
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Marks runs whose process died as failed and frees their pool slots.",
+    )
+    def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        ended = reap_dead_runs(context.instance)
+        return dg.SkipReason(f"Ended {', '.join(ended)}." if ended else "No dead runs.")
+
+    return dead_runs

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from saerl_assets.automation.jobs import DEFINITIONS_VARIABLE, is_embedded
 from saerl_assets.automation.reaper import reap_dead_runs
+from saerl_assets.domain.errors import SaerlError
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.resources.run_process import process_tags
 
@@ -35,8 +37,19 @@ class Stage:
 
 
 def open_instance(dagster_home: Path) -> dg.DagsterInstance:
-    """The Dagster instance of a home; DAGSTER_HOME is set for this process and those that it starts."""
-    os.environ["DAGSTER_HOME"] = str(dagster_home)
+    """The Dagster instance of a home; DAGSTER_HOME is set for this process and those that it starts.
+
+    In somebody else's project it is that project's instance, whatever the home.
+
+    Raises:
+        SaerlError: `no_dagster_home`.
+    """
+    if not is_embedded():
+        os.environ["DAGSTER_HOME"] = str(dagster_home)
+    elif not os.environ.get("DAGSTER_HOME"):
+        problem = f"{DEFINITIONS_VARIABLE} names a project, but DAGSTER_HOME does not say where its runs are recorded."
+        remedy = "Export DAGSTER_HOME as the project's webserver and daemon have it."
+        raise SaerlError("no_dagster_home", problem, remedy=remedy)
     return dg.DagsterInstance.get()
 
 
@@ -102,8 +115,14 @@ def newest_evaluation(
 def made_together(job: dg.JobDefinition, assets: Iterable[str]) -> list[str]:
     """The named assets and those that the same steps make."""
     graph = job.asset_layer.asset_graph
-    keys = {member for asset in assets for member in _made_with(graph, dg.AssetKey(asset))}
+    keys = {member for asset_key in asset_keys(job, assets) for member in _made_with(graph, asset_key)}
     return sorted(asset_key.path[-1] for asset_key in keys)
+
+
+def asset_keys(job: dg.JobDefinition, assets: Iterable[str]) -> list[dg.AssetKey]:
+    """The keys of the named assets, which may have a prefix."""
+    known = {asset_key.path[-1]: asset_key for asset_key in job.asset_layer.asset_graph.get_all_asset_keys()}
+    return [known[asset] for asset in assets]
 
 
 def run_stages(
@@ -114,7 +133,7 @@ def run_stages(
     The caller closes the result.
     """
     reap_dead_runs(instance)
-    selection = None if assets is None else [dg.AssetKey(asset) for asset in assets]
+    selection = None if assets is None else asset_keys(job.get_definition(), assets)
     return dg.execute_job(
         job,
         instance=instance,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saerl_assets.disk import new_folder
-from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.errors import SaerlError, is_passing
 from saerl_assets.models.sae_files import SaeContents, unsafe
 from saerl_assets.models.sae_formats import conversion, in_two_directions
 from saerl_assets.models.saes import load_encoder
@@ -74,7 +74,7 @@ def _download(source: str, rest: str, made: Path) -> None:
         raise unsafe(source) from error
     except Exception as error:
         remedy = "Check release and id at the SAELens registry and the network, or use path:DIR."
-        raise SaerlError("hub_failed", f"{error}", where=source, remedy=remedy) from error
+        raise SaerlError("hub_failed", f"{error}", where=source, remedy=remedy, passing=is_passing(error)) from error
     told = re.search(r"average_l0_(\d+)", sae_id)
     known = published[release].expected_l0.get(sae_id) if release in published else None
     l0 = known or (float(told[1]) if told else None)

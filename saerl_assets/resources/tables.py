@@ -11,8 +11,10 @@ import dagster as dg
 import polars as pl
 
 from saerl_assets.domain.features import FeatureSet
+from saerl_assets.placement import told_plainly
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import PREVIEW_ROWS, preview
+from saerl_assets.resources.series import numbers_of
 from saerl_assets.storage.catalog import make_current
 from saerl_assets.storage.feature_store import EncodedLayer, WarehouseFeatures
 from saerl_assets.storage.schema import Table, tables
@@ -26,6 +28,21 @@ class WarehouseTables(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Writes a frame, or loads finished shards, and describes the table in the asset's metadata."""
+        with told_plainly():
+            self._store(context, obj)
+
+    def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - a frame, or a handle where one is asked for
+        """The version's rows; of a manifest's tables those of the current one; of the features a handle.
+
+        An asset of another project that has no partitions, or others, gets them by version.
+        """
+        with told_plainly():
+            name, versions = context.asset_key.path[-1], context.asset_partition_keys
+            if context.has_partition_key and versions == [context.partition_key]:
+                return self._rows(context, name, context.partition_key)
+            return {version: self._rows(context, name, version) for version in versions}
+
+    def _store(self, context: dg.OutputContext, obj: object) -> None:
         table = tables()[context.asset_key.path[-1]]
         warehouse = self.home.warehouse(context.log.warning)
         if isinstance(obj, ShardFiles):
@@ -48,11 +65,16 @@ class WarehouseTables(dg.ConfigurableIOManager):
         then = _make_current(obj, context.partition_key) if table.name == "manifests" else None
         warehouse.store(table.name, obj, context.partition_key, then=then)
         context.log.info(f"{table.name}: {obj.height:,} rows.")
-        context.add_output_metadata({"dagster/row_count": obj.height, "preview": preview(obj), **_describe(table)})
+        context.add_output_metadata(
+            {
+                "dagster/row_count": obj.height,
+                "preview": preview(obj),
+                **numbers_of(table.name, obj),
+                **_describe(table),
+            }
+        )
 
-    def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401 - a frame, or a handle where one is asked for
-        """The version's rows; of a manifest's tables those of the current one; of the features a handle."""
-        name, version = context.asset_key.path[-1], context.partition_key
+    def _rows(self, context: dg.InputContext, name: str, version: str) -> Any:  # noqa: ANN401 - as load_input
         warehouse = self.home.warehouse(context.log.warning if context.log else None)
         if name == "prompt_features":
             return feature_set(self.home, version)

@@ -9,6 +9,8 @@ Belongs here: which folder it is and what lies where in it. Does not belong here
     <home>/work/<version>/      shards, activations and checkpoints of unfinished runs
     <home>/exports/<manifest>/  trainer files
     <home>/reports/             one HTML page per version
+    <home>/inbox/               data files that become versions, labels/<version>/ files that are added to one
+    <home>/notes/               what sensors may know of a version without opening the warehouse
 """
 
 from __future__ import annotations
@@ -29,16 +31,18 @@ class Home:
     """The places below one root folder."""
 
     root: Path
+    warehouse_file: Path | None = None
+    """The DuckDB file where it lies elsewhere, such as on a faster disk."""
 
     @property
     def warehouse(self) -> Path:
         """The DuckDB file."""
-        return self.root / "warehouse.duckdb"
+        return self.warehouse_file or self.root / "warehouse.duckdb"
 
     @property
     def warehouse_lock(self) -> Path:
-        """The file whose lock guards the DuckDB file."""
-        return self.root / "warehouse.lock"
+        """The file whose lock guards the DuckDB file, beside it: all homes that name one file wait for one another."""
+        return self.warehouse.with_suffix(".lock")
 
     @property
     def dagster(self) -> Path:
@@ -60,6 +64,16 @@ class Home:
         """HTML pages, by version."""
         return self.root / "reports"
 
+    @property
+    def inbox(self) -> Path:
+        """Where data files and late labels are put that are to be taken in."""
+        return self.root / "inbox"
+
+    @property
+    def notes(self) -> Path:
+        """One small file per version, for sensors."""
+        return self.root / "notes"
+
     def work(self, dataset_version: str) -> Path:
         """Where an unfinished run of a version keeps what it has done so far."""
         return self.root / "work" / dataset_version
@@ -75,7 +89,16 @@ class Home:
             SaerlError: `home_not_writable`.
         """
         try:
-            for folder in (self.root, self.dagster, self.artifacts, self.exports, self.reports):
+            for folder in (
+                self.root,
+                self.warehouse.parent,
+                self.dagster,
+                self.artifacts,
+                self.exports,
+                self.reports,
+                self.inbox,
+                self.inbox / "labels",
+            ):
                 folder.mkdir(parents=True, exist_ok=True)
             settings = self.dagster / "dagster.yaml"
             if not settings.exists():
@@ -90,16 +113,25 @@ class Home:
         return self
 
 
-def find_home(explicit: str | Path | None = None) -> Home:
-    """The home to use: `explicit`, else `SAERL_HOME`, else the nearest `.saerl` upwards, else `.saerl` here."""
+def find_home(explicit: str | Path | None = None, warehouse_file: str | Path | None = None) -> Home:
+    """The home to use: `explicit`, else `SAERL_HOME`, else the nearest `.saerl` upwards, else `.saerl` here.
+
+    Args:
+        explicit: A folder, if one is named.
+        warehouse_file: The DuckDB file, if it does not lie in the home.
+    """
+    return Home(_root(explicit), Path(warehouse_file).expanduser().resolve() if warehouse_file else None)
+
+
+def _root(explicit: str | Path | None) -> Path:
     named = explicit or os.environ.get("SAERL_HOME")
     if named:
-        return Home(Path(named).expanduser().resolve())
+        return Path(named).expanduser().resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / FOLDER_NAME).is_dir():
-            return Home(folder / FOLDER_NAME)
-    return Home(here / FOLDER_NAME)
+            return folder / FOLDER_NAME
+    return here / FOLDER_NAME
 
 
 def model_cache() -> Path:

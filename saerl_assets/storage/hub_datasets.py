@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.errors import SaerlError, is_passing
 from saerl_assets.domain.fields import SourceRow
 from saerl_assets.storage.source_files import arrow_rows
 
@@ -76,6 +76,7 @@ def resolve_commit(name: HubName) -> str:
                 f"The hub is out of reach ({type(error).__name__}), and its local cache lacks the dataset.",
                 where=where,
                 remedy="Connect, or name a folder with the dataset (hf:FOLDER) or a file (path:FILE).",
+                passing=True,
             ) from error
         return commit
 
@@ -120,7 +121,7 @@ def _load(name: str, configuration: str | None, options: dict[str, Any], where: 
     try:
         return datasets.load_dataset(name, configuration, **options)
     except Exception as error:  # any of its builders, and any HTTP library below them
-        raise _unreadable(where, f"{error}".strip().rstrip(".")) from error
+        raise _unreadable(where, f"{error}".strip().rstrip("."), passing=is_passing(error)) from error
 
 
 def _rows(dataset: Any) -> Iterator[SourceRow]:  # noqa: ANN401 - untyped library
@@ -138,9 +139,10 @@ def _cached_commit(hub: Any, name: HubName) -> str | None:  # noqa: ANN401 - unt
     return reference.read_text().strip() if reference.is_file() else None
 
 
-def _unreadable(where: str, problem: str) -> SaerlError:
+def _unreadable(where: str, problem: str, *, passing: bool = False) -> SaerlError:
     remedy = "Check the split's name; a configuration goes before it: hf:org/name@revision#configuration/split."
-    return SaerlError("hub_unreadable", f"The dataset cannot be read: {problem}.", where=where, remedy=remedy)
+    said = f"The dataset cannot be read: {problem}."
+    return SaerlError("hub_unreadable", said, where=where, remedy=remedy, passing=passing)
 
 
 def _import(module: str) -> Any:  # noqa: ANN401 - modules are untyped

@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from saerl_assets.assets.rooms import GPU_POOL
-from saerl_assets.automation.jobs import build_version
-from saerl_assets.automation.reaper import dead_runs, is_dead, reap_dead_runs
+from saerl_assets.automation.jobs import BUILD_VERSION
+from saerl_assets.automation.reaper import dead_runs_sensor, is_dead, reap_dead_runs
 from saerl_assets.automation.runs import open_instance
+from saerl_assets.placement import Placement
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.run_process import HOST_TAG, PROCESS_TAG, STARTED_TAG, process_tags
 
@@ -29,7 +30,7 @@ def instance(fresh_home: HomeResource) -> Iterator[dg.DagsterInstance]:
 
 
 def add_run(instance: dg.DagsterInstance, tags: dict[str, str], status: dg.DagsterRunStatus = STARTED) -> dg.DagsterRun:
-    return instance.add_run(dg.DagsterRun(job_name=build_version.name, status=status, tags=tags))
+    return instance.add_run(dg.DagsterRun(job_name=BUILD_VERSION, status=status, tags=tags))
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_dead_run_fails_and_its_slot_is_free(instance: dg.DagsterInstance, gon
 
 def test_the_sensor_reaps_and_says_whom(instance: dg.DagsterInstance, gone: dict[str, str]) -> None:
     dead = add_run(instance, gone)
-    context = dg.build_sensor_context(instance=instance)
+    context, dead_runs = dg.build_sensor_context(instance=instance), dead_runs_sensor(Placement())
     first, second = dead_runs(context), dead_runs(context)
     assert isinstance(first, dg.SkipReason)
     assert isinstance(second, dg.SkipReason)

@@ -1,0 +1,118 @@
+"""The Dagster component `saerl_assets.SaerlComponent`: the graph in another project, by YAML.
+
+Belongs here: attributes of the YAML and what they become. Does not belong here: the definitions (definitions).
+"""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from saerl_assets.definitions import build_definitions
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.home import HomeResource
+
+
+class ComputeAttributes(dg.Model, dg.Resolvable):
+    """Where models run. The number format is the spec's `reader.dtype`: in another one, other features are read."""
+
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps.")
+    token_budget: int = Field(
+        default=0,
+        ge=0,
+        description="Tokens in one forward pass, padding included; 0 for the device's default, or what fitted before.",
+    )
+    texts_per_shard: int = Field(
+        default=0, ge=0, description="Texts that are read and kept together; 0 for the device's default."
+    )
+
+
+class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
+    """Prompt datasets, read by a language model and an SAE, as ordered training batches.
+
+    Every asset of saerl_assets, with its checks, job, sensors and schedules, beside the project's own.
+    """
+
+    home: str = Field(
+        default="",
+        description="Folder that everything is kept in; a relative one starts at the project's root. By default "
+        "SAERL_HOME, else the nearest .saerl upwards.",
+        examples=["/srv/saerl", ".saerl"],
+    )
+    warehouse: str = Field(
+        default="",
+        description="The DuckDB file, where it is not warehouse.duckdb in the home; a relative one starts at the "
+        "project's root.",
+    )
+    compute: ComputeAttributes = Field(default_factory=ComputeAttributes, description="Where models run.")
+    key_prefix: str | list[str] = Field(
+        default_factory=list,
+        description="Before the name of every asset, job, sensor and resource.",
+        examples=["rl", "team/rl"],
+    )
+    group_name: str | None = Field(default=None, description="One group for all assets, in place of the graph's five.")
+    pool: str | None = Field(default=None, description="Concurrency pool of the assets that read a model; default gpu.")
+    automation: bool = Field(
+        default=False,
+        description="Whether the sensors and schedules that start runs are on from the beginning; otherwise they are "
+        "there, stopped.",
+    )
+    on_failure: str | None = Field(
+        default=None,
+        description="Function that is told of failed runs, as module:name. It takes a saerl_assets Alert.",
+        examples=["acme.paging:page"],
+    )
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """What `dg list components` shows of it."""
+        return dg.ComponentTypeSpec(
+            description="Prompt datasets as ordered training batches, by what a language model's SAE features say.",
+            tags=["rl", "sae", "duckdb"],
+        )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The definitions that the attributes ask for."""
+        root = context.project_root
+        home = HomeResource(root=_from(root, self.home), warehouse_file=_from(root, self.warehouse))
+        return build_definitions(
+            home=home,
+            compute=ComputeResource(
+                device=self.compute.device,
+                token_budget=self.compute.token_budget,
+                texts_per_shard=self.compute.texts_per_shard,
+            ),
+            key_prefix=self.key_prefix,
+            group_name=self.group_name,
+            pool=self.pool,
+            automation=self.automation,
+            on_failure=_function(self.on_failure) if self.on_failure else None,
+        )
+
+
+def _from(root: Path, path: str) -> str:
+    """A path as the project means it; empty stays empty."""
+    return str((root / Path(path).expanduser()).resolve()) if path else ""
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """A function by its module and name.
+
+    Raises:
+        SaerlError: `setting_invalid`.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        remedy = "Write module:function, such as acme.paging:page."
+        raise SaerlError("setting_invalid", f"{error}.", where=f"on_failure: {name}", remedy=remedy) from error
+    if not callable(found):
+        remedy = "Name a function there."
+        raise SaerlError("setting_invalid", f"{name} is no function.", where="on_failure", remedy=remedy)
+    called: Callable[..., Any] = found
+    return called

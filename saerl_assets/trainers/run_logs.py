@@ -29,6 +29,9 @@ _MAX_BAD_FRACTION = 0.01
 _ANCHOR = 24
 """Characters of a text by which it is found inside a longer one."""
 _MAX_AFFIXES = 16
+_MAX_SEARCH = 50_000_000
+"""Places and candidates that are looked at inside longer texts, over a whole log: tens of seconds. A log that follows
+needs the first lines only, for what a chat template puts around a prompt is the same everywhere."""
 
 
 @dataclass
@@ -79,6 +82,12 @@ class PromptTexts:
                 self._anchors.setdefault(length, {}).setdefault(text[:length], []).append(text)
         self._affixes: list[tuple[str, str]] = []
         self._known: dict[str, str] = {}
+        self._left_to_search = _MAX_SEARCH
+
+    @property
+    def gave_up(self) -> bool:
+        """There was so much to search that later texts were compared as wholes only."""
+        return self._left_to_search <= 0
 
     def find(self, prompt: object) -> str:
         """The id of a prompt; for one that the manifest does not have, its text in quotes."""
@@ -98,9 +107,14 @@ class PromptTexts:
                 if found is not None:
                     return found
         best, at = "", -1
+        if self.gave_up:
+            return None
         for length, anchors in self._anchors.items():
+            self._left_to_search -= len(text)
             for start in range(len(text) - length + 1):
-                for candidate in anchors.get(text[start : start + length], ()):
+                candidates = anchors.get(text[start : start + length], ())
+                self._left_to_search -= len(candidates)
+                for candidate in candidates:
                     if len(candidate) >= len(best) and _stands_alone(text, start, candidate):
                         best, at = candidate, start
         if at < 0:
@@ -155,6 +169,8 @@ def read_log(path: Path, texts: Callable[[], PromptTexts]) -> RunLog:
         lines = _parquet_lines(file, log) if file.suffix == ".parquet" else _json_lines(file, log)
         for where, line in lines:
             _take(where, line, log, known, texts)
+    if any(each.gave_up for each in known):
+        log.notes.append("the log has so many texts that are not the manifest's that not all were searched for prompts")
     _refuse_rubbish(path, log)
     return log
 

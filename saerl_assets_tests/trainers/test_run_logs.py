@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.trainers import run_logs
 from saerl_assets.trainers.export import TRAINERS, ExportRequest, write_export
 from saerl_assets.trainers.planned import planned_by_export, verify_run
 from saerl_assets.trainers.run_logs import PromptTexts, canonical
@@ -254,6 +255,16 @@ def test_the_longest_text_that_stands_alone_is_meant() -> None:
     assert texts.find("user 5 assistant") == "digit"
     assert texts.find("user 55 assistant").startswith('"')
     assert texts.alias["twin"] == "long"
+
+
+def test_a_search_that_finds_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_logs, "_MAX_SEARCH", 1_000_000)
+    shared = "Solve the following problem with care. "
+    texts = PromptTexts((f"p{at}", f"{shared}{at}") for at in range(5_000))
+    found = [texts.find(f"system user {shared}x{at} assistant") for at in range(5_000)]
+    assert texts.gave_up
+    assert len(set(found)) == 5_000
+    assert texts.find(f"{shared}7") == "p7"
 
 
 def test_what_of_a_prompt_is_compared() -> None:

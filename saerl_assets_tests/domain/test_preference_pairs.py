@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saerl_assets.domain.errors import SaerlError
@@ -235,6 +235,7 @@ def test_a_field_that_no_row_has_is_one_error() -> None:
 SAID = st.text("ab", min_size=1, max_size=2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SAID, SAID, SAID), min_size=1, max_size=12))
 def test_every_pair_of_the_source_is_in_the_table_once(rows: list[tuple[str, str, str]]) -> None:
     intake = take(APART, *({"prompt": p, "chosen": a, "rejected": b} for p, a, b in rows))
@@ -245,6 +246,7 @@ def test_every_pair_of_the_source_is_in_the_table_once(rows: list[tuple[str, str
     assert intake.rejected.height == len(rows) - len(good)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 6))
 def test_epochs_take_the_pairs_of_a_prompt_in_turn(n_pairs: list[int], n_epochs: int) -> None:
     pairs = pl.DataFrame(

@@ -189,7 +189,7 @@ def test_chat_messages_and_reference_figures_computed_before_keep_the_order(
 
 @pytest.mark.parametrize("n_done", [2, 4])
 def test_a_training_that_resumes_goes_on_in_the_order(n_done: int, policy: Path, export: Path, tmp_path: Path) -> None:
-    saved = {"save_strategy": "steps", "save_steps": n_done}
+    saved: dict[str, Any] = {"save_strategy": "steps", "save_steps": n_done}
     before = train(policy, export, tmp_path, n_steps=n_done, **saved)
     after = train(policy, export, tmp_path, resume=str(tmp_path / f"checkpoint-{n_done}"), **saved)
     assert len(before) == n_done
@@ -214,7 +214,7 @@ def test_a_maximal_length_drops_long_prompts_and_shifts_the_batches(policy: Path
 
 
 def test_ignore_data_skip_starts_the_order_anew(policy: Path, export: Path, tmp_path: Path) -> None:
-    saved = {"save_strategy": "steps", "save_steps": 2}
+    saved: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2}
     train(policy, export, tmp_path, n_steps=2, **saved)
     again = train(policy, export, tmp_path, resume=str(tmp_path / "checkpoint-2"), ignore_data_skip=True, **saved)
     assert again[0] == planned(request())[0]  # what was trained on is trained on again

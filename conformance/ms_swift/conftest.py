@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-import yaml
+from swift.cli.main import parse_yaml_args
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from saerl_assets.trainers.export import ExportRequest, write_export
 
-os.environ |= {"USE_HF": "1", "HF_HUB_OFFLINE": "1"}  # before swift is imported: else it asks a hub about the policy
+os.environ |= {"USE_HF": "1", "HF_HUB_OFFLINE": "1"}  # else it asks a hub about the policy
 
 BATCH_SIZE = 4
 N_PROMPTS = 24  # two epochs of three batches
@@ -30,11 +30,12 @@ class Export:
     batches: list[list[str]]
     """Prompt ids of every batch."""
 
-    def arguments(self, **changed: object) -> list[str]:
-        """The command line of `swift rlhf` that the export's file and its README make."""
-        settings = yaml.safe_load((self.folder / "grpo.yaml").read_text(encoding="utf-8"))
-        given = settings | {"dataset": str(self.folder / "train.parquet")} | changed
-        return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    def arguments(self, **further: object) -> list[str]:
+        """What `swift rlhf FOLDER/grpo.yaml --dataset FOLDER/train.parquet ...` makes of its command line."""
+        argv = [str(self.folder / "grpo.yaml"), "--dataset", str(self.folder / "train.parquet")]
+        argv += [word for name, value in further.items() for word in (f"--{name}", str(value))]
+        parse_yaml_args(argv)
+        return argv
 
 
 def make_export(folder: Path) -> Export:

@@ -88,27 +88,26 @@ ms-swift 4.6.
 
 ```bash
 EXPORT=path/to/this/folder
-swift rlhf --config $EXPORT/grpo.yaml \\
+swift rlhf $EXPORT/grpo.yaml \\
   --dataset $EXPORT/train.parquet --external_plugins my_reward.py --reward_funcs my_reward --model ... --output_dir ...
 ```
 
-`messages` are the prompt, `solution` is the answer, under the name by which ms-swift's own reward functions
-take it. All other columns reach the reward function as lists: `saerl_prompt_id`, `epoch`, `step`, `slot`,
-`cluster_id`, `difficulty`, `topic`, `is_padding`, and `extra`, the further fields of the source row as a JSON
-object.
+The file comes first; arguments after it win. `messages` are the prompt, `solution` is the answer, under the
+name by which ms-swift's own reward functions take it. All other columns reach the reward function as lists:
+`saerl_prompt_id`, `epoch`, `step`, `slot`, `cluster_id`, `difficulty`, `topic`, `is_padding`, and `extra`,
+the further fields of the source row as a JSON object.
 
 ## What keeps the order
 
 - `dataset_shuffle: false`. The default is true and permutes twice: `load_dataset` the rows, the trainer's
-  sampler their numbers. `train_dataloader_shuffle: false` is what other trainers of ms-swift obey; for
-  Megatron it is set by the first.
+  sampler their numbers. `train_dataloader_shuffle: false` is what ms-swift's other trainers obey.
 - One optimizer step has to be one batch. ms-swift counts responses, so
 
       per_device_train_batch_size * processes * gradient_accumulation_steps == {size} * num_generations
 
 `grpo.yaml` is for one process and 8 responses to a prompt. With 4 processes divide
-  `gradient_accumulation_steps` and `steps_per_generation` by 4; to give a device more at a time, multiply
-  `per_device_train_batch_size` and divide both.
+`gradient_accumulation_steps` and `steps_per_generation` by 4; to give a device more at a time, multiply
+`per_device_train_batch_size` and divide both.
 - `steps_per_generation` equal to `gradient_accumulation_steps`; do not set `generation_batch_size` beside it.
 - `dynamic_sample: false`: it draws other prompts for those whose responses are all alike.
 - `truncation_strategy: left`: `delete` replaces a prompt that is too long by another one. Use

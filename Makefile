@@ -1,6 +1,7 @@
 # make demo   install what is pinned, run the whole graph on a real model, end with a manifest and a report
 # make ui     look at it in the Dagster UI
 # make test   everything: format, lint, types, import contracts, tests
+# make conformance   our exports through the real trainers, each in an environment of its own
 
 PYTHON ?= python3
 PRESET ?= demo
@@ -9,7 +10,7 @@ KEY    := $(PRESET)-v1
 export SAERL_HOME ?= $(CURDIR)/.saerl
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test format lint types contracts pytest lock clean
+.PHONY: help install demo ui test format lint types contracts pytest conformance lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,9 +51,31 @@ contracts: .venv/.installed
 pytest: .venv/.installed
 	$(BIN)/pytest -n auto
 
+# make conformance-verl runs one. A folder of conformance/ has the packages that the trainer needs, in no-deps.txt the
+# trainer where most of what it asks for needs a GPU, and in beside.txt what is only looked at.
+CONFORMANCE := $(patsubst conformance/%/pytest.ini,%,$(wildcard conformance/*/pytest.ini))
+
+conformance: $(CONFORMANCE:%=conformance-%) ## Our exports through the real trainers (Python 3.11 or 3.12)
+
+conformance-%: .venv-conformance/%/.installed
+	HF_HUB_OFFLINE=1 HF_HOME=$(<D)/cache $(<D)/bin/python -m pytest conformance/$*
+
+.PRECIOUS: .venv-conformance/%/.installed
+.SECONDEXPANSION:
+.venv-conformance/%/.installed: $$(wildcard conformance/$$*/*.txt)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r conformance/$*/requirements.txt
+	test ! -e conformance/$*/no-deps.txt || \
+	  DS_BUILD_OPS=0 $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	    -r conformance/$*/no-deps.txt
+	test ! -e conformance/$*/beside.txt || \
+	  $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r conformance/$*/beside.txt \
+	    --target $(@D)/beside
+	@touch $@
+
 lock: .venv/.installed ## Write the lock file from what is installed
 	@(echo "# Every package that works together, pinned. Made by: make lock"; \
 	  $(BIN)/pip freeze --exclude-editable --exclude saerl-assets | sed -E 's/\+cpu$$//') > requirements.lock
 
-clean: ## Remove the environment and the home
-	rm -rf .venv .saerl
+clean: ## Remove the environments and the home
+	rm -rf .venv .venv-conformance .saerl

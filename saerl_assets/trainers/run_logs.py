@@ -29,7 +29,7 @@ _MAX_BAD_FRACTION = 0.01
 _ANCHOR = 24
 """Characters of a text by which it is found inside a longer one."""
 _MAX_AFFIXES = 16
-_MAX_SEARCH = 50_000_000
+_MAX_SEARCH = 10_000_000
 """Places and candidates that are looked at inside longer texts, over a whole log: tens of seconds. A log that follows
 needs the first lines only, for what a chat template puts around a prompt is the same everywhere."""
 

@@ -10,7 +10,7 @@ KEY    := $(PRESET)-v1
 export SAERL_HOME ?= $(CURDIR)/.saerl
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test format lint types contracts pytest conformance lock clean
+.PHONY: help install demo ui test format lint types contracts pytest docs conformance lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ contracts: .venv/.installed
 
 pytest: .venv/.installed
 	$(BIN)/pytest -n auto
+
+docs: .venv/.installed ## The spec reference, from the code
+	$(BIN)/python -m saerl_assets.domain.spec_reference > docs/spec.md
 
 # make conformance-verl runs one. A folder of conformance/ has the packages that the trainer needs, in no-deps.txt the
 # trainer where most of what it asks for needs a GPU, and in beside.txt what is only looked at.

@@ -1,4 +1,4 @@
-"""Assets `batch_manifest`, `deferred_prompts`, `manifests` and `batch_metrics`: the order.
+"""Assets `batch_manifest`, `deferred_prompts`, `curriculum_steps`, `manifests` and `batch_metrics`: the order.
 
 Belongs here: planning from a version's scores and making the new manifest the current one. Does not belong here: the
 planners.
@@ -14,12 +14,15 @@ from saerl_assets.assets.rooms import outs, table_asset
 from saerl_assets.domain.batch_metrics import batch_metrics as measure_batches
 from saerl_assets.domain.batches import plan_manifest
 from saerl_assets.domain.contamination import contaminated_reasons
+from saerl_assets.domain.curriculum import STEP_SCHEMA, batches_of, lock_prompts, step_row
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.near_duplicates import folded_reasons
 from saerl_assets.domain.spec import digest
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.batch_metrics import figure_batch_clusters, figure_batch_metrics
 from saerl_assets.report.batches import figure_batch_manifest, figure_deferred_prompts
+from saerl_assets.report.feedback import figure_curriculum_steps
+from saerl_assets.resources.curriculum import curriculum_so_far, epoch_to_plan
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.manifests import followed_manifest
 from saerl_assets.resources.metadata import picture
@@ -30,7 +33,10 @@ _PROMPT_TOKENS = pl.when(pl.col("n_prefix_tokens") > 0).then("n_prefix_tokens").
 
 @dg.multi_asset(
     name="plan",
-    outs=outs("batches", {"batch_manifest": ("polars",), "deferred_prompts": ("polars",), "manifests": ()}),
+    outs=outs(
+        "batches",
+        {"batch_manifest": ("polars",), "deferred_prompts": ("polars",), "curriculum_steps": (), "manifests": ()},
+    ),
     partitions_def=DATASET_VERSIONS,
 )
 def plan(
@@ -56,7 +62,12 @@ def plan(
         .join(_reasons(contaminated_reasons(contamination, spec.hygiene), "contaminated"), on="prompt_id", how="left")
         .join(_reasons(folded_reasons(near_duplicates, spec.hygiene), "near_duplicate"), on="prompt_id", how="left")
     )
-    planned = plan_manifest(candidates, spec.batches, key=spec.key, seed=spec.seed)
+    feedback, batches = spec.batches.feedback, spec.batches
+    epoch = epoch_to_plan(home, version)
+    if feedback is not None and epoch is not None:
+        candidates = lock_prompts(candidates, epoch, batches, feedback)
+        batches, followed = batches_of(batches, epoch), epoch.parent_manifest_id or followed
+    planned = plan_manifest(candidates, batches, key=spec.key, seed=spec.seed)
     order = picture(figure_batch_manifest(planned.manifest, spec.batches.planner), "difficulty over steps")
     exported = planned.manifest.filter(pl.col("arm") == spec.batches.planner)
     yield dg.MaterializeResult(
@@ -71,6 +82,17 @@ def plan(
             "figure": picture(
                 figure_deferred_prompts(planned.deferred, spec.batches.planner), "deferred prompts by reason"
             )
+        },
+    )
+    steps = pl.DataFrame(schema=STEP_SCHEMA)
+    if feedback is not None and epoch is not None:
+        steps = step_row(epoch, planned.manifest_id, feedback)
+    yield dg.MaterializeResult(
+        asset_key="curriculum_steps",
+        value=steps,
+        metadata={
+            "decision": epoch.explanation if epoch else "The spec has no [batches.feedback].",
+            "figure": picture(figure_curriculum_steps(curriculum_so_far(home, version, steps)), "epoch by epoch"),
         },
     )
     inputs = candidates.sort("prompt_id").write_json()

@@ -14,6 +14,7 @@ from saerl_assets.checks import (
     drift,
     exports,
     features,
+    feedback,
     hygiene,
     preference_pairs,
     prompts,
@@ -23,6 +24,7 @@ from saerl_assets.checks import (
 
 CHECK_MODULES: list[ModuleType] = [
     prompts,
+    feedback,
     preference_pairs,
     sae,
     features,

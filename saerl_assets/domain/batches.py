@@ -48,6 +48,7 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
     - `contaminated`: it repeats an evaluation row.
     - `near_duplicate`: it was folded into the representative of its group. What speaks against that one speaks
       against its copies: none takes its place where it is left out too.
+    - `not_unlocked`: the curriculum that follows the training has not come to it, see `curriculum.lock_prompts`.
     - `filtered`: the quality filter did not keep it. The arm `random_drop` takes it nevertheless, and defers
       as many prompts, drawn at random and the same in every epoch, as `random_drop`.
     - `tail`: with `tail = "drop"` and n prompts left, the n modulo B with the smallest random numbers of this
@@ -58,7 +59,7 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
     those that the arm's order puts last; with `tail = "pad"` it is filled up with the prompts that the epoch
     saw first, marked `is_padding`, which doubles a prompt within the batch only where there are fewer than B
     prompts in all. A staged curriculum unlocks stages early rather than leave prompts out, so `not_unlocked`
-    does not occur here.
+    occurs only where the curriculum follows what a training measures.
 
     The result depends on the set of candidates, not on the order of their rows. Random numbers are hashes of
     (seed, epoch, arm) and of the prompt's place among the sorted ids; `cluster_id` and `difficulty` are the
@@ -67,8 +68,8 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
     Args:
         candidates: One row per training prompt: prompt_id String, cluster_id UInt32, difficulty Float64,
             n_tokens UInt32, kept Boolean, quality Float64 or null; optionally reason String, why the filter
-            did not keep it, and contaminated and near_duplicate, each a String that says why the prompt is left
-            out, null where it is not.
+            did not keep it, and contaminated, near_duplicate and not_unlocked, each a String that says why the
+            prompt is left out, null where it is not.
         spec: How to plan.
         key: The version's key; part of the name.
         seed: The version's seed.
@@ -151,7 +152,7 @@ def _leave_out(prompts: pl.DataFrame, spec: BatchSpec) -> tuple[dict[str, pl.Dat
     too_long = pl.format("It has {} tokens, more than batches.max_prompt_tokens = {}.", "n_tokens", pl.lit(limit))
     left_out = {"too_long": _deferred(prompts.filter(is_long), "too_long", too_long)}
     fits = ~is_long
-    for code in ("contaminated", "near_duplicate"):
+    for code in ("contaminated", "near_duplicate", "not_unlocked"):
         if code in prompts.columns:
             applies = prompts[code].is_not_null().to_numpy()
             left_out[code] = _deferred(prompts.filter(fits & applies), code, pl.col(code))

@@ -6,11 +6,11 @@ why. Does not belong here: reading files (storage), what follows from it (curric
 A file is known by its fields:
 
 - `saerl_log`: `manifest_id`, `step`, `prompt_id`, `reward`, as this package's own callbacks write it.
-- `trl`: `step`, `prompt`, `completion`, a column for each reward function and `advantage`, as `GRPOTrainer.log` of
-  TRL writes `completions_*.parquet`. The reward is the sum of the numbers between `completion` and `advantage`. Its
+- `trl`: `step`, `prompt`, `completion`, a column for each reward function and `advantage`, as `GRPOTrainer.log`
+  writes `completions_*.parquet`. The reward is the sum of the numbers between `completion` and `advantage`. Its
   steps count from 1.
-- `verl`: `input`, `output`, `score` and `step`, as `RayPPOTrainer._dump_generations` writes `<step>.jsonl`. The input is
-  the prompt as the chat template renders it. Its steps count from 1.
+- `verl`: `input`, `output`, `score` and `step`, as `RayPPOTrainer._dump_generations` writes `<step>.jsonl`. The input
+  is the prompt as the chat template renders it. Its steps count from 1.
 - `plain`: `prompt_id`, or the prompt under the data's own name or `prompt`, with at least one value.
 
 Of a row with a `step`, or of a log, `reward`, `loss`, `pass_rate` and `correct` are what a training measured. Of a row

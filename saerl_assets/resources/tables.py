@@ -38,7 +38,7 @@ class WarehouseTables(dg.ConfigurableIOManager):
         """
         with told_plainly():
             name, versions = context.asset_key.path[-1], context.asset_partition_keys
-            if context.has_partition_key and versions == [context.partition_key]:
+            if context.has_partition_key and context.partition_key in versions:  # a check is given all of them
                 return self._rows(context, name, context.partition_key)
             return {version: self._rows(context, name, version) for version in versions}
 

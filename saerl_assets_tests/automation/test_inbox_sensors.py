@@ -51,12 +51,15 @@ class Daemon:
 
     def tick(self, name: str) -> list[dg.RunRequest]:
         """One look; the requests that would start a run."""
-        with dg.build_sensor_context(
-            instance=self.instance,
-            cursor=self.cursors.get(name),
-            resources={"saerl_home": self.home},
-            repository_def=defs.get_repository_def(),
-        ) as context:
+        with (
+            dg.partition_loading_context(dynamic_partitions_store=self.instance),
+            dg.build_sensor_context(
+                instance=self.instance,
+                cursor=self.cursors.get(name),
+                resources={"saerl_home": self.home},
+                repository_def=defs.get_repository_def(),
+            ) as context,
+        ):
             found = SENSORS[name].evaluate_tick(context)
         if found.cursor is not None:
             self.cursors[name] = found.cursor

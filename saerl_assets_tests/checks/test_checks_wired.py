@@ -17,6 +17,7 @@ from saerl_assets_tests.checks import (
     test_difficulty_checks,
     test_drift_checks,
     test_features_checks,
+    test_feedback_checks,
     test_hygiene_checks,
     test_preference_pairs_checks,
     test_prompts_checks,
@@ -26,6 +27,7 @@ from saerl_assets_tests.checks import (
 from saerl_assets_tests.tiny import KEY
 
 MODULES = (
+    test_feedback_checks,
     test_artifacts_checks,
     test_batches_checks,
     test_clusters_checks,
@@ -80,6 +82,10 @@ DAMAGE = {
     ),
     "batch_manifest.manifest_invariants": "DELETE FROM batch_manifest WHERE step = 0 AND slot = 0",
     "batch_manifest.rows_have_their_digest": "UPDATE batch_manifest SET difficulty = difficulty + 1 WHERE slot = 1",
+    "feedback_files.rows_match_prompts": (
+        "INSERT INTO feedback_files VALUES "
+        "('tiny-v1', 'd', 'log.jsonl', 'trl', 10, 0, 9, 1, 1, 'x', TIMESTAMP '2026-01-01')"
+    ),
     "trainer_exports.exports_keep_the_order": "UPDATE trainer_exports SET path = 'exports/elsewhere'",
     "artifacts.all_intact": "UPDATE artifacts SET intact = false",
 }

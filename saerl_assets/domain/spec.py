@@ -423,8 +423,8 @@ class BatchSpec(Section):
     Tokens are the reader's and those that it reads: a stripped prefix or suffix, and the trainer's chat template where
     `reader.template` is `plain`, come on top, so set it as much lower than the trainer's limit."""
     replan: bool = False
-    """Whether scores that were refreshed by labels that arrived later lead to a new manifest by themselves. The manifest
-    in use stays as it is in any case; by default a new one is made only when a person asks for it."""
+    """Whether scores that were refreshed by labels that arrived later lead to a new manifest by themselves. The
+    manifest in use stays as it is in any case; by default a new one is made only when a person asks for it."""
     feedback: FeedbackSpec | None = None
     """`[batches.feedback]`: the next epoch is planned from what the training before it measured; off by default."""
     controls: tuple[ControlArm, ...] = (

@@ -278,7 +278,7 @@ def _told(plan: _Plan, seen: Seen, wrong: dict[int, str]) -> str:
     if not wrong:
         so_far = "" if n_seen == len(plan.sets) else " so far"
         return f"The log follows the manifest{so_far}: {n_seen:,} of {len(plan.sets):,} batches."
-    if not any(plan.prompts & batch.keys() for batch in seen.values()):
+    if not any(prompt_id in plan.prompts for batch in seen.values() for prompt_id in batch):
         return "None of the log's prompts is in this manifest: it is the log of another one."
     return f"The log leaves the manifest at batch {min(wrong):,}. {_diagnosis(plan, seen, wrong)}"
 

@@ -26,7 +26,7 @@ INTRODUCTION = """\
 <!-- Generated from saerl_assets/domain/spec.py by `make docs`; a test fails where it is not current. -->
 
 A version is one TOML file. Only `key` and `data.source` have no default; `saerl register --from FILE` writes a first
-spec for your data. What is in the spec decides the rows, so a version never changes: another setting is another version.
+spec for your data. The spec decides the rows, so a version never changes: another setting is another version.
 
 ```toml
 key = "mine-v1"

@@ -26,6 +26,7 @@ from saerl_assets.resources.console import cause_of
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.catalog import Catalog
 from saerl_assets.storage.home import Home
+from saerl_assets.storage.inbox import Inbox
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,11 @@ def previous_manifest(catalog: Catalog, key: str) -> str:
 
 
 def remove_files(home: Home, key: str, manifest_ids: Sequence[str]) -> None:
-    """Removes a deleted version's exports, report and unfinished work. Artefacts stay: others may share them."""
+    """Removes a deleted version's exports, report and unfinished work. Artefacts stay: others may share them.
+
+    Its data stays too; what the inbox took for it is put aside.
+    """
+    Inbox(home).forget(key)
     for manifest_id in manifest_ids:
         shutil.rmtree(home.exports / manifest_id[:16], ignore_errors=True)
     shutil.rmtree(home.work(key), ignore_errors=True)

@@ -77,6 +77,7 @@ class Arrivals:
             intent = self._intent(name)
         except SaerlError as error:
             return self._set_aside([name, *self._with_it(name)], name, error)
+        self.inbox.forget(intent.key)  # files of a version of this key that is no longer registered
         self.inbox.claim(intent)
         return self._finish(intent)
 

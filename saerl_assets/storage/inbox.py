@@ -156,6 +156,13 @@ class Inbox:
         write_whole(self.folder / "taken" / key / RECORD, json.dumps(asdict(arrival), sort_keys=True))
         return arrival
 
+    def forget(self, key: str) -> None:
+        """Puts the files of a version that was deleted aside, so that its key can be used again. None is removed."""
+        folder = self.folder / "taken" / key
+        if folder.is_dir():
+            (folder / RECORD).unlink(missing_ok=True)
+            folder.replace(_free(folder.parent, f"{key}.deleted"))
+
     def arrivals(self) -> list[Arrival]:
         """Every version that has arrived, in order."""
         found = []

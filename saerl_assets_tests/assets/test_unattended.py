@@ -100,6 +100,12 @@ def test_a_training_log_is_feedback_and_is_held_against_difficulty(copied_home: 
     assert found["figure"].startswith("![")
     assert warehouse.query("SELECT count(*) FROM difficulty_feedback").item() == scores.height
 
+    with warehouse.writing("a kill before the last row") as connection:
+        connection.execute("DELETE FROM feedback_files")
+    assert run_version(copied_home, KEY, only=list(FEEDBACK_TABLES)).success
+    assert warehouse.rows("feedback_files").height == 1
+    assert warehouse.rows("training_feedback", dataset_version=KEY).equals(stored), "nothing is doubled"
+
 
 def test_a_file_that_is_no_log_is_set_aside_and_the_next_one_is_taken(
     copied_home: HomeResource, tmp_path: Path

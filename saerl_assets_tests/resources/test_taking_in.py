@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from saerl_assets.automation.summary import remove_files
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.arrivals import Arrivals, Outcome, take_in
 from saerl_assets.resources.home import HomeResource
@@ -305,6 +306,19 @@ def test_a_watched_source_that_is_gone_is_told_after_the_others_were_looked_at(w
     with pytest.raises(SaerlError, match="folder_empty"):
         world.take(watched=["gone-v1", "here-v1"])
     assert world.keys == ["gone-v1", "here-v1", "here-v2"]
+
+
+def test_the_key_of_a_deleted_version_can_be_used_again_with_other_bytes(world: World) -> None:
+    for n_rows in (30, 20):
+        world.put("sums.jsonl", ROWS[:n_rows])
+        assert world.take("sums.jsonl")[0].key == "sums-v1"
+        assert len((world.inbox.folder / "taken" / "sums-v1" / "sums.jsonl").read_text().splitlines()) == n_rows
+        assert [arrival.key for arrival in world.inbox.arrivals()] == ["sums-v1"]
+        world.home.catalog().delete("sums-v1")
+        remove_files(world.home.open(), "sums-v1", [])
+        assert world.inbox.arrivals() == []
+    kept = sorted(path.name for path in (world.inbox.folder / "taken").iterdir())
+    assert kept == ["sums-v1.2.deleted", "sums-v1.deleted"]
 
 
 def test_deleting_a_version_forgets_its_note(world: World) -> None:

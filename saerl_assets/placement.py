@@ -212,7 +212,7 @@ def _placed_function(function: Callable[..., Any], placement: Placement) -> Call
     else:
 
         @functools.wraps(function)
-        def placed(*given: object, **named: object) -> object:  # type: ignore[misc]
+        def placed(*given: object, **named: object) -> object:
             with tried_again(placement.retries):
                 return function(*given, **plain(named))
 

@@ -60,7 +60,7 @@ class SpecSaysReplan(dg.AutomationCondition[dg.AssetKey]):
         """What the UI shows."""
         return "spec_says_replan"
 
-    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:  # type: ignore[override]
+    def evaluate(self, context: dg.AutomationContext[dg.AssetKey]) -> dg.AutomationResult[dg.AssetKey]:
         """Looks the candidates up in the event log."""
         versions = dg.AssetKey([*context.key.path[:-1], "versions"])
         instance = context.asset_graph_view.instance

@@ -54,7 +54,7 @@ class Watched:
         asked: dict[str, set[str]] = {}
         for result in found.results:
             for key in found.get_requested_partitions(result.key):
-                asked.setdefault(str(key), set()).add(result.key.path[-1])  # type: ignore[union-attr]
+                asked.setdefault(str(key), set()).add(result.key.path[-1])
         return asked
 
 

@@ -88,7 +88,7 @@ def test_the_graph_stands_beside_the_projects_own_assets(project: Project) -> No
     assert looked_at <= set(ours)
     assert graph.asset_check_keys
     assert graph.get(dg.AssetKey([*PARTS, "prompt_features"])).pools == {"a100"}
-    project.definitions.get_repository_def().validate_loadable()
+    dg.Definitions.validate_loadable(project.definitions)
 
 
 def test_nothing_of_the_project_is_replaced(project: Project) -> None:
@@ -229,10 +229,10 @@ def test_dg_refuses_a_misspelt_attribute_with_its_place(tmp_path: Path, monkeypa
 def test_dg_lists_the_component_with_its_schema(folder: Path, project: Project) -> None:  # noqa: ARG001
     listed = dagster_dg(folder, "list", "components", "--json")
     assert listed.returncode == 0, listed.stderr
-    assert "saerl_assets.SaerlComponent" in {each["key"] for each in json.loads(listed.stdout)}
-    told = dagster_dg(folder, "utils", "inspect-component", "saerl_assets.SaerlComponent", "--component-schema")
+    assert "saerl_assets.SaerlComponent" in {each["key"] for each in json.loads(listed.stdout)["items"]}
+    told = dagster_dg(folder, "utils", "inspect-component", "saerl_assets.SaerlComponent", "--defs-yaml-json-schema")
     assert told.returncode == 0, told.stderr
-    attributes = json.loads(told.stdout)["properties"]
+    attributes = json.loads(told.stdout)["properties"]["attributes"]["properties"]
     assert set(attributes) == {
         *("home", "warehouse", "compute", "key_prefix", "group_name", "pool", "automation", "on_failure")
     }

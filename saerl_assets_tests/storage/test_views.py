@@ -30,8 +30,8 @@ INSERT INTO feature_density BY NAME
 CLUSTERS = """
 INSERT INTO clusters BY NAME
   SELECT ? AS dataset_version, unnest(range(len(?))) AS cluster_id, unnest(?) AS n_prompts,
-    unnest(?) AS prompt_fraction, 0.5 AS mean_similarity, [] AS top_features, [] AS firing_tokens, [] AS top_words, [] AS exemplars,
-    'c' AS centroids_digest, 'p' AS centroids_path, 'fresh' AS "start"
+    unnest(?) AS prompt_fraction, 0.5 AS mean_similarity, [] AS top_features, [] AS firing_tokens, [] AS top_words,
+    [] AS exemplars, 'c' AS centroids_digest, 'p' AS centroids_path, 'fresh' AS "start"
 """
 PROBE = """
 INSERT INTO quality_probe BY NAME
@@ -141,3 +141,24 @@ def test_drift_is_followed_over_versions_that_have_a_parent(warehouse: Warehouse
             connection.execute(DRIFT, [key, value, threshold])
     found = warehouse.query('SELECT dataset_version, parent, "value", share_of_threshold FROM drift_over_versions')
     assert found.rows() == [("a-v2", "a-v1", 0.1, 0.5), ("b-v1", "a-v1", 0.3, None)]
+
+
+def test_versions_stand_beside_each_other_with_what_is_known_of_them(warehouse: Warehouse) -> None:
+    add_prompts(warehouse, "a-v2", 5)
+    with warehouse.writing("test") as connection:
+        connection.execute(DENSITY, ["a-v2", [0, 0, 1, 5]])
+        connection.execute(CLUSTERS, ["a-v2", [4, 1], [4, 1], [0.8, 0.2]])
+        connection.execute(PROBE, ["a-v2", "held_out", 0.8])
+        connection.execute(PROBE, ["a-v2", "fitted", 0.95])
+        connection.execute(DRIFT, ["a-v2", 0.1, 0.2])
+        connection.execute("INSERT INTO version_drift VALUES ('a-v2', 'density_shift', 0.3, 0.2, 'drifted', 'words')")
+    found = warehouse.query(
+        "SELECT dataset_version, n_prompts, dead_fraction, rare_fraction, n_clusters, largest_fraction, auroc, "
+        "proxy_spearman, furthest_measure, share_of_threshold FROM version_measures ORDER BY dataset_version"
+    )
+    nothing = (None,) * 9
+    assert found.rows() == [
+        ("a-v1", *nothing),
+        ("a-v2", 5, 0.5, 0.25, 2, 0.8, 0.8, None, "density_shift", pytest.approx(1.5)),
+        ("b-v1", *nothing),
+    ]

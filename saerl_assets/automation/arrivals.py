@@ -193,6 +193,13 @@ def unfinished_run(instance: dg.DagsterInstance, job: str) -> str | None:
     return found[0].run_id[:8] if found else None
 
 
+def next_attempt(instance: dg.DagsterInstance, job: str, tags: dict[str, str]) -> int | None:
+    """How many runs for a purpose, which its tags name, have failed; None where one has not, or too many have."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=job, tags=tags))
+    failed = [run for run in runs if run.status in {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}]
+    return len(failed) if len(failed) == len(runs) and len(failed) < MAX_ATTEMPTS else None
+
+
 def _watch_request(
     instance: dg.DagsterInstance, placement: Placement, note: Note, looked: dict[str, Any]
 ) -> dg.RunRequest | None:
@@ -201,12 +208,11 @@ def _watch_request(
     if not looked["still"] or signature == note.digest:
         return None
     tag = digest([note.key, signature])[:32]
-    runs = instance.get_runs(dg.RunsFilter(job_name=placement.name(TAKE_IN), tags={WATCH_TAG: tag}))
-    failed = [run for run in runs if run.status in {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}]
-    if len(failed) < len(runs) or len(failed) >= MAX_ATTEMPTS:
+    attempt = next_attempt(instance, placement.name(TAKE_IN), {WATCH_TAG: tag})
+    if attempt is None:
         return None
     return dg.RunRequest(
-        run_key=f"watched:{tag}:{len(failed)}",
+        run_key=f"watched:{tag}:{attempt}",
         run_config=take_in_config(placement, watched=[note.key]),
         tags={WATCH_TAG: tag},
     )

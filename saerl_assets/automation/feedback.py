@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from saerl_assets.automation.arrivals import LOOK_SECONDS
+from saerl_assets.automation.arrivals import LOOK_SECONDS, next_attempt
 from saerl_assets.domain.arrivals import Watched, look_again
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.spec import digest
@@ -37,6 +37,8 @@ ORDER_TABLES = (
     "version_report",
 )
 DUE_METADATA = "next_epoch_is_due"
+LABELS_TAG = "saerl/labels"
+"""Of a run that takes feedback up: which files."""
 
 
 def take_feedback_job(placement: Placement) -> "UnresolvedAssetJobDefinition":
@@ -83,10 +85,14 @@ def late_labels_sensor(placement: Placement, status: dg.DefaultSensorStatus) -> 
             del remembered[name]
         cursor = json.dumps({name: watched.as_list() for name, watched in remembered.items()}, sort_keys=True)
         # What was given but not taken up yet is what the newest run of the version has not seen, whoever gave it.
+        given = {key: [file.path.name for file in inbox.labels(key)] for key in sorted(partitions)}
         requests = [
-            dg.RunRequest(run_key=f"labels:{key}:{digest(names)}", partition_key=key)
-            for key in sorted(partitions)
-            if (names := [file.path.name for file in inbox.labels(key)])
+            dg.RunRequest(run_key=f"labels:{key}:{tag}:{attempt}", partition_key=key, tags={LABELS_TAG: tag})
+            for key, names in given.items()
+            if names
+            and (tag := digest([key, names])[:32])
+            and (attempt := next_attempt(context.instance, placement.name("take_feedback"), {LABELS_TAG: tag}))
+            is not None
         ]
         if not requests:
             words = f"{len(remembered)} files have just arrived." if remembered else "No labels have arrived."

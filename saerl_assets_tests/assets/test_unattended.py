@@ -9,12 +9,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from click.testing import CliRunner, Result
 from scipy.stats import spearmanr
 
 from saerl_assets.automation.feedback import DUE_METADATA, FEEDBACK_TABLES, ORDER_TABLES, next_epoch_sensor
 from saerl_assets.automation.late_labels import add_labels
 from saerl_assets.automation.runs import open_instance
 from saerl_assets.automation.summary import run_version
+from saerl_assets.cli import EXIT_USER_ERROR, main
 from saerl_assets.definitions import defs
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.placement import Placement
@@ -120,6 +122,29 @@ def test_a_file_that_is_no_log_is_set_aside_and_the_next_one_is_taken(
     assert [path.suffix for path in (inbox.folder / "rejected").glob("*.txt")] == [".txt"]
     with pytest.raises(SaerlError, match="unknown_version"):
         add_labels(copied_home, "nobody-v1", tmp_path / "good.jsonl")
+
+
+def test_the_command_line_adds_and_refuses_in_words(copied_home: HomeResource, tmp_path: Path) -> None:
+    one = copied_home.warehouse().rows("prompts", ["prompt_id"], dataset_version=KEY)["prompt_id"][0]
+    good = write_log(tmp_path / "good.jsonl", [{"prompt_id": one, "step": 3, "reward": 0.5}])
+    torn = tmp_path / "torn.json"
+    torn.write_text("{")
+
+    def saerl(*words: str) -> Result:
+        return CliRunner().invoke(main, ["--home", copied_home.root, "labels", "add", *words])
+
+    added = saerl(KEY, str(good), "--run", "warm up")
+    assert added.exit_code == 0, added.output
+    assert "good.jsonl: feedback of 1 steps on 1 prompts." in added.output
+    assert "difficulty_feedback_correlation" in added.output
+    for words, code in (
+        ((KEY, str(torn)), "feedback_unreadable"),
+        ((KEY, str(tmp_path / "nowhere.jsonl")), "source_missing"),
+        (("nobody-v1", str(good)), "unknown_version"),
+    ):
+        refused = saerl(*words)
+        assert refused.exit_code == EXIT_USER_ERROR, refused.output
+        assert f"[{code}]" in refused.output
 
 
 def recorded(home: HomeResource, key: str, reward: float) -> list[dict[str, Any]]:

@@ -234,9 +234,10 @@ source row as a JSON object.
   `grpo_config.json` is for one process and 8 generations. With 4 processes divide
   `gradient_accumulation_steps` and `steps_per_generation` by 4; to give a device more at a time, multiply
   `per_device_train_batch_size` and divide both.
-- `steps_per_generation == gradient_accumulation_steps`. TRL permutes completions within the batch it
+- `steps_per_generation == gradient_accumulation_steps`, the default. TRL permutes completions within the batch it
   generates at once. If that batch is one optimizer step, nothing is lost by it; if it spans several, prompts
-  move between them.
+  move between them. A divisor is fine too, as long as `num_iterations` is 1: it generates a batch in parts, which takes
+  less memory.
 - `num_train_epochs=1`. All planned epochs are in the file, one after the other; more would repeat the first
   order.
 - `remove_unused_columns=False`, so that the reward function sees the columns above.

@@ -1,7 +1,7 @@
 """The callback that holds a training with TRL's GRPO trainer to the order of an export.
 
 Belongs here: what is looked at before a training, while it runs and when it resumes. Does not belong here: the export
-and its settings (trl), the file of the log (training_log).
+(trl), which settings are wrong (trl_settings), the file of the log (training_log).
 
 Written against TRL 1.16 and transformers 5.23. What is relied on there:
 
@@ -21,23 +21,21 @@ import inspect
 import itertools
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.trainers.export import ExportRecord, check_export
+from saerl_assets.trainers.export import check_export
 from saerl_assets.trainers.training_log import append_lines, start_log
 from saerl_assets.trainers.trl import FORMAT, other_trainer
+from saerl_assets.trainers.trl_settings import Args, wrong_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from transformers import TrainerControl, TrainerState
-
-Args: TypeAlias = Any
-"""A `GRPOConfig`. Its own types leave open what `__post_init__` fills in."""
 
 Rewards: TypeAlias = "Sequence[float | None]"
 
@@ -46,14 +44,6 @@ _LOOKED_AT = 1_000_000
 batch is compared when its turn comes."""
 
 _SETTINGS_REMEDY = "Take the settings from saerl_assets.trainers.trl.load and leave them as they are."
-
-
-class Setting(NamedTuple):
-    """A setting under which a training would not follow the order."""
-
-    name: str
-    found: object
-    wanted: str
 
 
 class OrderCallback(TrainerCallback, ExportableState):
@@ -73,6 +63,8 @@ class OrderCallback(TrainerCallback, ExportableState):
         SaerlError: `not_an_export`, `export_changed`, `other_trainer`.
     """
 
+    _args: Args  # from the beginning of a training on
+
     def __init__(self, path: str | Path) -> None:
         self._folder = Path(path)
         self._record = check_export(self._folder)
@@ -81,12 +73,13 @@ class OrderCallback(TrainerCallback, ExportableState):
         order = FORMAT.read_order(self._folder)
         self._prompt_ids: list[str] = order["prompt_id"].to_list()
         self._epochs: list[int] = order["epoch"].to_list()
-        self._n_watched = 0
+        self._n_rewards = 0
+        self._watched_at: list[int] = []
         self._n_iterations = 1
         self._batch: int | None = None  # the one that is trained on, while a step is being taken
-        self._seen: list[str] | None = None
-        self._rewards: dict[int, Rewards] = {}
-        self._args: Args | None = None
+        self._n_taken = 0  # parts of the step that are done
+        self._seen: dict[int, list[str]] = {}  # by reward function
+        self._rewards: dict[int, list[float | None]] = {}
         self._log = Path()
 
     def state(self) -> dict[str, Any]:
@@ -111,7 +104,8 @@ class OrderCallback(TrainerCallback, ExportableState):
                 where="reward_funcs",
                 remedy="Call the reward model in a function of prompts and completions, and pass that.",
             )
-        self._n_watched = len(wanted)
+        self._n_rewards = len(wanted)
+        self._watched_at = [at for at, reward in enumerate(wanted) if not _is_model(reward)]
         return watched
 
     def on_train_begin(
@@ -130,9 +124,9 @@ class OrderCallback(TrainerCallback, ExportableState):
         self._args = args
         self._check_settings(args, state)
         self._check_dataset(objects["train_dataloader"])
-        self._check_loader(args, objects["train_dataloader"])
+        self._check_loader(objects["train_dataloader"])
         self._check_checkpoint(state)
-        if not self._n_watched:
+        if not self._watched_at:
             raise SaerlError(
                 "not_watched",
                 "The reward functions are not watched, so nothing shows which prompts a step takes.",
@@ -145,8 +139,8 @@ class OrderCallback(TrainerCallback, ExportableState):
     def on_step_begin(self, args: Args, state: TrainerState, control: TrainerControl, **_: object) -> None:  # noqa: ARG002
         """Notes which batch is due."""
         self._batch = state.global_step // self._n_iterations
-        self._seen = None
-        self._rewards = {}
+        self._n_taken = 0
+        self._seen, self._rewards = {}, {}
 
     def on_substep_end(self, args: Args, state: TrainerState, control: TrainerControl, **_: object) -> None:  # noqa: ARG002
         """Checks after each part of a step that it was of this batch.
@@ -168,8 +162,10 @@ class OrderCallback(TrainerCallback, ExportableState):
             self._write(state, batch)
 
     def _check_generated(self, step: int) -> None:
-        """The first iteration over a batch starts with generating for it."""
-        if self._seen is None and step % self._n_iterations == 0:
+        """In the first iteration over a batch, what is taken was generated before in the same step."""
+        self._n_taken += 1
+        n_due = math.ceil(self._n_taken / self._args.steps_per_generation) * self._n_here()
+        if step % self._n_iterations == 0 and any(len(self._seen.get(at, [])) != n_due for at in self._watched_at):
             raise self._out_of_order(f"step {step} took completions that are not of batch {self._batch}")
 
     def _identity(self) -> dict[str, str | int]:
@@ -187,13 +183,15 @@ class OrderCallback(TrainerCallback, ExportableState):
 
         def watched(**columns: object) -> Rewards:
             self._see(at, columns)
-            self._rewards[at] = reward(**columns)
-            return self._rewards[at]
+            found: Rewards = list(reward(**columns))
+            self._note(at, found)
+            return found
 
         async def watched_async(**columns: object) -> Rewards:
             self._see(at, columns)
-            self._rewards[at] = await reward(**columns)
-            return self._rewards[at]
+            found: Rewards = list(await reward(**columns))
+            self._note(at, found)
+            return found
 
         is_async = inspect.iscoroutinefunction(_plain(reward)) or inspect.iscoroutinefunction(_plain(reward).__call__)
         shown: Callable[..., Any] = watched_async if is_async else watched
@@ -202,25 +200,35 @@ class OrderCallback(TrainerCallback, ExportableState):
         return shown
 
     def _see(self, at: int, columns: Mapping[str, Any]) -> None:
-        """Compares the prompts of a generation with the batch that is due."""
+        """Compares the prompts of a generation with those that are due."""
         if self._batch is None:  # an evaluation
             return
-        found = [str(prompt_id) for prompt_id in columns["prompt_id"]]
-        if at in self._rewards:
-            raise self._out_of_order(f"batch {self._batch} was generated in parts")
-        expected = [self._prompt_ids[row] for row in self._rows_of(self._batch, self._args)]
+        args, found = self._args, [str(prompt_id) for prompt_id in columns["prompt_id"]]
+        n_parts = args.gradient_accumulation_steps // args.steps_per_generation
+        part = len(self._seen.get(at, [])) // self._n_here()
+        expected = (
+            [self._prompt_ids[row] for row in self._rows_of(self._batch * n_parts + part)] if part < n_parts else []
+        )
         if found != expected:
-            given = next((at for at, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other), 0)
-            what = f"{len(found)} completions, number {given} for prompt {found[given]}"
-            wanted = f"{len(expected)}, number {given} for {expected[given]}"
-            raise self._out_of_order(f"batch {self._batch} was generated with {what}, and should be with {wanted}")
-        self._seen = found
+            pairs = enumerate(itertools.zip_longest(found, expected, fillvalue="no prompt"))
+            number, (given, wanted) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+            problem = f"completion {number} of {len(found)} generated for batch {self._batch} is for prompt {given}"
+            raise self._out_of_order(f"{problem}, and should be for {wanted}")
+        self._seen.setdefault(at, []).extend(found)
 
-    def _rows_of(self, batch: int, args: Args) -> list[int]:
-        """Rows of the export of which this process has the completions of a batch, in the loader's order."""
-        size, n_generations = self._record.batch_size, args.num_generations
-        rows = [row for row in range(batch * size, (batch + 1) * size) for _ in range(n_generations)]
-        n_here = len(rows) // args.world_size
+    def _note(self, at: int, rewards: Rewards) -> None:
+        if self._batch is not None:
+            self._rewards.setdefault(at, []).extend(rewards)
+
+    def _n_here(self) -> int:
+        """Completions of this process in one generation."""
+        return int(self._args.generation_batch_size) // int(self._args.world_size)
+
+    def _rows_of(self, generation: int) -> list[int]:
+        """Rows of the export of which this process has the completions of a generation, in the loader's order."""
+        args, n_here = self._args, self._n_here()
+        size = args.generation_batch_size // args.num_generations
+        rows = [row for row in range(generation * size, (generation + 1) * size) for _ in range(args.num_generations)]
         return rows[args.process_index * n_here : (args.process_index + 1) * n_here]
 
     def _check_settings(self, args: Args, state: TrainerState) -> None:
@@ -251,9 +259,9 @@ class OrderCallback(TrainerCallback, ExportableState):
             )
             raise SaerlError("other_dataset", problem, where=str(self._folder), remedy=remedy)
 
-    def _check_loader(self, args: Args, loader: Any) -> None:  # noqa: ANN401 - any loader
+    def _check_loader(self, loader: Any) -> None:  # noqa: ANN401 - any loader
         found = itertools.islice(itertools.chain.from_iterable(loader.batch_sampler), _LOOKED_AT)
-        for at, (row, wanted) in enumerate(itertools.zip_longest(found, self._planned_rows(args))):
+        for at, (row, wanted) in enumerate(itertools.zip_longest(found, self._planned_rows())):
             if row != wanted:
                 problem = (
                     f"Completion {at} that the trainer's loader hands out is for row {row}, and should be for row "
@@ -262,11 +270,13 @@ class OrderCallback(TrainerCallback, ExportableState):
                 remedy = "Use GRPOTrainer's own sampler, one process per device, and the settings of "
                 raise self._not_kept(problem, f"{remedy}saerl_assets.trainers.trl.load.")
 
-    def _planned_rows(self, args: Args) -> Iterator[int]:
+    def _planned_rows(self) -> Iterator[int]:
         """What the loader should hand out, as far as it is looked at."""
-        n_times = args.steps_per_generation * self._n_iterations
-        batches = ([self._rows_of(batch, args)] * n_times for batch in range(self._record.n_steps))
-        rows = itertools.chain.from_iterable(itertools.chain.from_iterable(batches))
+        n_each = self._args.steps_per_generation
+        n_parts = self._args.gradient_accumulation_steps // n_each
+        generations = range(self._record.n_steps * n_parts)
+        repeated = ([self._rows_of(generation)] * (n_each * self._n_iterations) for generation in generations)
+        rows = itertools.chain.from_iterable(itertools.chain.from_iterable(repeated))
         return itertools.islice(rows, _LOOKED_AT)
 
     def _check_checkpoint(self, state: TrainerState) -> None:
@@ -297,8 +307,9 @@ class OrderCallback(TrainerCallback, ExportableState):
         """Adds a batch to the log, the completions of all processes."""
         from accelerate.utils import gather_object
 
-        rewards = [self._reward_of(at) for at in range(len(self._seen or []))]
-        found = gather_object(list(zip(self._seen or [], rewards, strict=True)))
+        seen = self._seen[self._watched_at[0]]
+        rewards = [self._reward_of(completion) for completion in range(len(seen))]
+        found = gather_object(list(zip(seen, rewards, strict=True)))
         if state.is_world_process_zero:
             fixed = {
                 "manifest_id": self._record.manifest_id,
@@ -309,9 +320,9 @@ class OrderCallback(TrainerCallback, ExportableState):
 
     def _reward_of(self, completion: int) -> float | None:
         """What the trainer makes of the functions' rewards, see `GRPOTrainer._calculate_rewards`: the weighted sum."""
-        if len(self._rewards) < self._n_watched:
+        if len(self._rewards) < self._n_rewards:
             return None
-        weights = getattr(self._args, "reward_weights", None) or [1.0] * self._n_watched
+        weights = self._args.reward_weights or [1.0] * self._n_rewards
         found = [(weight, self._rewards[at][completion]) for at, weight in enumerate(weights)]
         known = [weight * float(reward) for weight, reward in found if reward is not None and not math.isnan(reward)]
         return sum(known) if known else None
@@ -322,48 +333,6 @@ class OrderCallback(TrainerCallback, ExportableState):
     def _out_of_order(self, what: str) -> SaerlError:
         problem = f"The training left the order: {what}."
         return SaerlError("out_of_order", problem, where=str(self._folder), remedy=_SETTINGS_REMEDY)
-
-
-def wrong_settings(args: Args, record: ExportRecord, *, resumes: bool = False) -> list[Setting]:
-    """The settings of a `GRPOConfig` under which optimizer steps would not be the batches of an export.
-
-    Args:
-        args: The `GRPOConfig`.
-        record: Of the export.
-        resumes: Whether the training goes on from a checkpoint.
-    """
-    n_accumulated, n_processes = args.gradient_accumulation_steps, args.world_size
-    n_completions = args.per_device_train_batch_size * n_processes * n_accumulated
-    n_wanted, n_steps = record.batch_size * args.num_generations, record.n_steps * args.num_iterations
-    product = f"per_device_train_batch_size * {n_processes} processes * gradient_accumulation_steps"
-    a_batch = f"{n_wanted}, {record.batch_size} prompts with {args.num_generations} completions each"
-    in_order = args.dataloader_in_order or not args.dataloader_num_workers
-    splits = args.accelerator_config.split_batches
-    wrong = [
-        (args.shuffle_dataset, "shuffle_dataset", args.shuffle_dataset, "False"),
-        (
-            args.steps_per_generation != n_accumulated,
-            "steps_per_generation",
-            args.steps_per_generation,
-            f"{n_accumulated}, as gradient_accumulation_steps is",
-        ),
-        (n_completions != n_wanted, product, n_completions, a_batch),
-        (args.max_steps <= 0 and args.num_train_epochs > 1, "num_train_epochs", args.num_train_epochs, "1"),
-        (args.max_steps > n_steps, "max_steps", args.max_steps, f"{n_steps} at most"),
-        (args.auto_find_batch_size, "auto_find_batch_size", True, "False"),
-        (args.remove_unused_columns, "remove_unused_columns", True, "False"),
-        (args.n_gpu > 1, "n_gpu", args.n_gpu, "1 for each process, as `accelerate launch` starts them"),
-        (not in_order, "dataloader_in_order", args.dataloader_in_order, "True"),
-        (splits and n_processes > 1, "accelerator_config.split_batches", splits, "False"),
-        (resumes and args.ignore_data_skip, "ignore_data_skip", True, "False"),
-        (
-            args.restore_callback_states_from_checkpoint,
-            "restore_callback_states_from_checkpoint",
-            True,
-            "False",
-        ),
-    ]
-    return [Setting(name, found, wanted) for is_wrong, name, found, wanted in wrong if is_wrong]
 
 
 def _is_model(reward: object) -> bool:

@@ -88,6 +88,16 @@ def test_every_optimizer_step_takes_its_batch(
     ]
 
 
+@pytest.mark.parametrize("part", [1, 2])
+def test_a_batch_may_be_generated_in_parts(part: int, policy: Path, export: Path, tmp_path: Path) -> None:
+    steps = follow(policy, export, tmp_path, steps_per_generation=part, reward=reward_of_id)
+    assert sorted_steps(steps) == planned()
+    lines = [(line["step"], line["prompt_id"], line["reward"]) for line in lines_of(tmp_path)]
+    assert lines == [
+        (step, one, float(one[1:])) for step, batch in enumerate(batches()) for one in batch for _ in range(2)
+    ]
+
+
 def test_two_processes_share_every_batch(policy: Path, export: Path, tmp_path: Path) -> None:
     """The real trainer in two processes, four completions of each batch in each."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
@@ -186,6 +196,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "steps_per_generation": (
         {"steps_per_generation": 2 * SIZE},
         "steps_per_generation is 8 and must be 4, as gradient_accumulation_steps is",
+    ),
+    "parts of iterations": (
+        {"steps_per_generation": 2, "num_iterations": 2},
+        "steps_per_generation is 2 and must be 4, as gradient_accumulation_steps is.",
     ),
     "half a batch": (
         {"gradient_accumulation_steps": 2, "steps_per_generation": 2},
@@ -305,7 +319,7 @@ def test_a_sampler_that_goes_astray_later_is_stopped_before_that_step(
     trainer = make_trainer(policy, tmp_path, dataset, order, callback=OrderCallback(export))
     right = type(trainer)._get_train_sampler
     trainer._get_train_sampler = lambda rows=None: [{8: 12, 12: 8}.get(row, row) for row in right(trainer, rows)]
-    with pytest.raises(SaerlError, match="batch 2 was generated with 8 completions, number 0 for prompt") as caught:
+    with pytest.raises(SaerlError, match="completion 0 of 8 generated for batch 2 is for prompt") as caught:
         trainer.train()
     assert caught.value.code == "out_of_order"
     assert sorted_steps(trainer.steps) == planned()[:2]
@@ -365,7 +379,9 @@ def test_an_evaluation_is_neither_compared_nor_logged(policy: Path, export: Path
     assert not {line["prompt_id"] for line in lines_of(tmp_path)} & {"e0", "e1"}
 
 
-@pytest.mark.parametrize("name", ["shuffle", "steps_per_generation", "half a batch", "epochs", "steps"])
+@pytest.mark.parametrize(
+    "name", ["shuffle", "steps_per_generation", "parts of iterations", "half a batch", "epochs", "steps"]
+)
 def test_without_the_callback_the_wrong_setting_does_break_the_order(
     name: str, policy: Path, export: Path, tmp_path: Path
 ) -> None:

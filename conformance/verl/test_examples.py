@@ -31,23 +31,20 @@ printf '%s\\0' "$@" > "$(dirname "$0")/words"
 """
 
 
-def launch(
-    algorithm: str, export: Export, folder: Path, *more: str, model: str = "no/model", python: str | None = None
-) -> str:
-    """Runs the launch file on an export; by default an interpreter that only notes its arguments."""
+def launch(algorithm: str, export: Export | None, folder: Path, *more: str, **told: str) -> str:
+    """Runs the launch file on an export; by default with an interpreter that only notes its arguments.
+
+    It would end with `saerl verify`, which is stood in for by false.
+    """
     recorder = folder / "recorder"
     recorder.write_text(RECORDER)
     recorder.chmod(0o755)
-    told = {
-        "EXPORT": str(export.folder),
-        "OUTPUT": str(folder / "out"),
-        "PYTHON": python or str(recorder),
-        "MODEL": model,
-    }
+    given = {"output": str(folder / "out"), "python": str(recorder), "saerl": "false", "model": "no/model"} | told
+    if export is not None:
+        given["export"] = str(export.folder)
+    environment = os.environ | {name.upper(): value for name, value in given.items()}
     command = [str(CHECKOUT / "examples/verl/train.sh"), algorithm, *more]
-    return subprocess.run(
-        command, env=os.environ | told | {"SAERL": "false"}, check=True, capture_output=True, text=True
-    ).stdout
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
 def launched(algorithm: str, export: Export, folder: Path, model: str = "no/model") -> DictConfig:
@@ -77,13 +74,23 @@ def test_verls_own_program_reads_the_launch_file(export: Export, tmp_path: Path)
     assert not (tmp_path / "out").exists(), "looking changes nothing"
 
 
+def test_the_export_is_written_by_the_platforms_own_environment(export: Export, tmp_path: Path) -> None:
+    saerl = tmp_path / "saerl"
+    saerl.write_text(f'#!/usr/bin/env bash\necho "$@" >> {tmp_path}/asked\ncp -r {export.folder} "${{@: -1}}"\n')
+    saerl.chmod(0o755)
+    launch("grpo", None, tmp_path, saerl=str(saerl))
+    written = tmp_path / "out" / "export"
+    assert (tmp_path / "asked").read_text() == f"export demo-v1 --to verl --out {written}\n"
+    assert f"data.train_files={written}/train.parquet" in (tmp_path / "words").read_text().split("\0")
+
+
 def test_the_log_is_cut_back_to_the_checkpoint_that_verl_resumes_from(export: Export, tmp_path: Path) -> None:
     folder = Path(launched("ppo", export, tmp_path).trainer.default_local_dir)
     log = folder / "saerl_log.jsonl"
     assert log.read_text() == ""
     log.write_text("a line\n" * 11)
     (folder / "latest_checkpointed_iteration.txt").write_text("2")
-    with pytest.raises(subprocess.CalledProcessError):  # it ends with `saerl verify`, which is stood in for by false
+    with pytest.raises(subprocess.CalledProcessError):  # by `saerl verify`
         launch("ppo", export, tmp_path)
     assert log.read_text() == "a line\n" * 2 * BATCH_SIZE
 

@@ -6,10 +6,9 @@ Belongs here: attributes of the YAML and what they become. Does not belong here:
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import dagster as dg
-from pydantic import Field
 
 from saerl_assets.definitions import build_definitions
 from saerl_assets.domain.errors import SaerlError
@@ -17,18 +16,19 @@ from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 
 
+def _told(description: str, example: object) -> dg.Resolver:
+    """What `dg` shows of an attribute."""
+    return dg.Resolver.default(description=description, examples=[example])
+
+
 class ComputeAttributes(dg.Model, dg.Resolvable):
     """Where models run. The number format is the spec's `reader.dtype`: in another one, other features are read."""
 
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps.")
-    token_budget: int = Field(
-        default=0,
-        ge=0,
-        description="Tokens in one forward pass, padding included; 0 for the device's default, or what fitted before.",
-    )
-    texts_per_shard: int = Field(
-        default=0, ge=0, description="Texts that are read and kept together; 0 for the device's default."
-    )
+    device: Annotated[str, _told("auto, cpu, cuda, cuda:N or mps.", "cuda:0")] = "auto"
+    token_budget: Annotated[
+        int, _told("Tokens in one forward pass, padding included; 0 for the device's default, or what fitted.", 16384)
+    ] = 0
+    texts_per_shard: Annotated[int, _told("Texts read and kept together; 0 for the device's default.", 1024)] = 0
 
 
 class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
@@ -37,35 +37,41 @@ class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
     Every asset of saerl_assets, with its checks, job, sensors and schedules, beside the project's own.
     """
 
-    home: str = Field(
-        default="",
-        description="Folder that everything is kept in; a relative one starts at the project's root. By default "
-        "SAERL_HOME, else the nearest .saerl upwards.",
-        examples=["/srv/saerl", ".saerl"],
-    )
-    warehouse: str = Field(
-        default="",
-        description="The DuckDB file, where it is not warehouse.duckdb in the home; a relative one starts at the "
-        "project's root.",
-    )
-    compute: ComputeAttributes = Field(default_factory=ComputeAttributes, description="Where models run.")
-    key_prefix: str | list[str] = Field(
-        default_factory=list,
-        description="Before the name of every asset, job, sensor and resource.",
-        examples=["rl", "team/rl"],
-    )
-    group_name: str | None = Field(default=None, description="One group for all assets, in place of the graph's five.")
-    pool: str | None = Field(default=None, description="Concurrency pool of the assets that read a model; default gpu.")
-    automation: bool = Field(
-        default=False,
-        description="Whether the sensors and schedules that start runs are on from the beginning; otherwise they are "
-        "there, stopped.",
-    )
-    on_failure: str | None = Field(
-        default=None,
-        description="Function that is told of failed runs, as module:name. It takes a saerl_assets Alert.",
-        examples=["acme.paging:page"],
-    )
+    home: Annotated[
+        str,
+        _told(
+            "Folder that everything is kept in; a relative one starts at the project's root. By default SAERL_HOME, "
+            "else the nearest .saerl upwards.",
+            ".saerl",
+        ),
+    ] = ""
+    warehouse: Annotated[
+        str,
+        _told(
+            "The DuckDB file, where it is not warehouse.duckdb in the home; relative as the home is.",
+            "/fast/saerl.duckdb",
+        ),
+    ] = ""
+    compute: Annotated[ComputeAttributes, _told("Where models run.", {"device": "cuda:0"})] = ComputeAttributes()
+    key_prefix: Annotated[
+        str | list[str], _told("Before the name of every asset, job, sensor, group and resource.", "team/rl")
+    ] = ""
+    group_name: Annotated[str | None, _told("One group for all assets, in place of the graph's five.", "saerl")] = None
+    pool: Annotated[str | None, _told("Pool of the assets that read a model; by default gpu.", "a100")] = None
+    automation: Annotated[
+        bool,
+        _told(
+            "Whether the sensors and schedules that start runs are on from the beginning; otherwise they are there, "
+            "stopped.",
+            True,  # noqa: FBT003 - an example of the YAML
+        ),
+    ] = False
+    on_failure: Annotated[
+        str | None,
+        _told(
+            "Function that is told of failed runs, as module:name. It takes a saerl_assets Alert.", "acme.paging:page"
+        ),
+    ] = None
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:

@@ -12,11 +12,13 @@ import dagster as dg
 from saerl_assets.assets import artifacts as artifacts_asset
 from saerl_assets.assets import (
     batches,
+    cluster_map,
     clusters,
     difficulty,
     drift,
     evidence,
     exports,
+    feature_examples,
     features,
     feedback,
     hygiene,
@@ -54,6 +56,8 @@ ASSET_MODULES = [
     sae,
     features,
     clusters,
+    cluster_map,
+    feature_examples,
     drift,
     difficulty,
     quality,

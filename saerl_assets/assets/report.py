@@ -14,6 +14,7 @@ from saerl_assets.disk import file_digest, write_whole
 from saerl_assets.report.inputs import ReportInputs
 from saerl_assets.report.page import render_report
 from saerl_assets.report.versions import figure_version_report
+from saerl_assets.resources.exports import exported_settings
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
 
@@ -40,8 +41,19 @@ OF_A_VERSION = (
     "probe_calibration",
     "quality_scores",
     "artifacts",
+    "cluster_map",
+    "feature_examples",
+    "training_feedback",
 )
 OF_A_MANIFEST = ("batch_manifest", "batch_metrics", "deferred_prompts", "trainer_exports")
+MEASURES_OF_A_LINE = """
+    WITH RECURSIVE line AS (
+      SELECT dataset_version, parent FROM versions WHERE dataset_version = ?
+      UNION
+      SELECT v.dataset_version, v.parent FROM versions v JOIN line ON v.dataset_version = line.parent
+    )
+    SELECT m.* FROM version_measures m SEMI JOIN line USING (dataset_version)
+"""
 PROMPT_COLUMNS = ("prompt_id", "position", "text", "topic", "split", "n_tokens", "n_rows")
 
 
@@ -57,17 +69,24 @@ PROMPT_COLUMNS = ("prompt_id", "position", "text", "topic", "split", "n_tokens",
         "difficulty_scores",
         "probe_calibration",
         "quality_scores",
+        "cluster_map",
+        "feature_examples",
+        "training_feedback",
     ],
 )
 def version_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per version: its HTML page, with everything that is known of it, readable without a network."""
     version = home.version(context.partition_key)
     warehouse = home.warehouse(context.log.warning)
+    of_manifest = {name: warehouse.rows(name, manifest_id=version.current_manifest_id or "") for name in OF_A_MANIFEST}
     inputs = ReportInputs(
         prompts=warehouse.rows("prompts", PROMPT_COLUMNS, dataset_version=version.key),
         generated_with=f"saerl-assets {saerl_assets.__version__}, Python {platform.python_version()}",
         **{name: warehouse.rows(name, dataset_version=version.key) for name in OF_A_VERSION},
-        **{name: warehouse.rows(name, manifest_id=version.current_manifest_id or "") for name in OF_A_MANIFEST},
+        **of_manifest,
+        curriculum_steps=warehouse.rows("curriculum_steps", dataset_version=version.key),
+        version_measures=warehouse.query(MEASURES_OF_A_LINE, [version.key]),
+        trainer_settings=exported_settings(home, of_manifest["trainer_exports"]),
     )
     page = render_report(inputs).encode()
     root = home.open()

@@ -69,6 +69,10 @@ class Tokeniser:
         """The text of each token by itself."""
         return [str(self._tokenizer.decode([token])) for token in token_ids]
 
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens in a row, special ones included."""
+        return str(self._tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
+
     def __call__(
         self, prompts: Sequence[list[dict[str, str]] | str], responses: Sequence[str | None]
     ) -> list[TokenisedText]:

@@ -14,11 +14,21 @@ from saerl_assets.report.style import data_uri
 
 
 @dataclass(frozen=True)
+class Marked:
+    """A line of text with one part marked, and a number before it."""
+
+    before: str
+    token: str
+    after: str
+    value: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """One cell: what it says, and what hides behind it.
 
     `order` sorts it where the text would not; `more` are further texts to unfold; `tag` is a short mark with
-    a meaning ('good', 'bad'); `share` between 0 and 1 draws a bar.
+    a meaning ('good', 'bad'); `share` between 0 and 1 draws a bar; `lines` stand in place of the text, the first open.
     """
 
     text: str
@@ -26,6 +36,7 @@ class Cell:
     more: tuple[str, ...] = ()
     tag: str = ""
     share: float | None = None
+    lines: tuple[Marked, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,75 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One prompt in a picture that can be pointed at."""
+
+    x: float
+    """0 to 1 from left to right."""
+    y: float
+    """0 to 1 from top to bottom."""
+    id: str
+    """The beginning of the prompt's id, as the table of prompts shows it."""
+    text: str
+    """The prompt's text; nothing where the table of prompts has it."""
+    group: int | None = None
+    """What a click filters the prompts by."""
+    shade: int = 0
+    """Its place in the page's colours."""
+    said: str = ""
+    """What is said of it above its text; by default its group."""
+    scales: tuple[float | None, ...] = ()
+    """Values between 0 and 1 that it can be coloured by."""
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Points to point at: pointing reads one, a click filters the prompts by its group."""
+
+    id: str
+    caption: str
+    points: tuple[Point, ...]
+    numbers: tuple[tuple[float, float, str], ...] = ()
+    """Words on it, with their places."""
+    scale_names: tuple[str, ...] = ()
+    group_name: str = ""
+    x_label: str = ""
+    y_label: str = ""
+    x_ticks: tuple[tuple[float, str], ...] = ()
+    y_ticks: tuple[tuple[float, str], ...] = ()
+    note: str = ""
+    height: float = 0.5
+    """As a part of its width."""
+    kind: ClassVar[str] = "scatter"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch of an order; heights are between 0 and 1."""
+
+    number: int
+    low: float
+    middle: float
+    high: float
+    said: str
+    prompts: str = ""
+    """The beginnings of its prompts' ids, as the table of prompts shows them, with spaces between."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Batches from left to right: pointing reads one, a click shows its prompts."""
+
+    id: str
+    caption: str
+    steps: tuple[Step, ...]
+    middles: tuple[float, ...] = ()
+    """The heights of a control's batches."""
+    note: str = ""
+    kind: ClassVar[str] = "strip"
+
+
+@dataclass(frozen=True)
 class FactList:
     """Names and values."""
 
@@ -83,7 +163,7 @@ class Code:
     kind: ClassVar[str] = "code"
 
 
-Block = Table | Picture | FactList | Code
+Block = Table | Picture | FactList | Code | Scatter | Strip
 
 
 def picture(png: bytes, alt: str) -> Picture:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAX_CLUSTERS = 14
 MAX_FILES = 12
-MAX_ROWS = 200
+MAX_ROWS = 100
 """Rows of a table on the page; the warehouse has all."""
 TEXT_LIMIT = 240
 FOUND_BY = {"text": ("by text alone", BLUE), "features": ("by features alone", VERMILION), "both": ("by both", GREEN)}

@@ -52,6 +52,14 @@ class ReportInputs:
     deferred_prompts: pl.DataFrame
     trainer_exports: pl.DataFrame
     artifacts: pl.DataFrame
+    cluster_map: pl.DataFrame
+    feature_examples: pl.DataFrame
+    training_feedback: pl.DataFrame
+    curriculum_steps: pl.DataFrame
+    version_measures: pl.DataFrame
+    """View of that name: this version and those that it continues."""
+    trainer_settings: pl.DataFrame
+    """`trainer`, `arm`, `file` and `text` of the settings beside each export of the manifest."""
     generated_with: str
     """Names and versions of the software, such as 'saerl-assets 0.1.0, Python 3.11.7'; the page has no
     clock."""

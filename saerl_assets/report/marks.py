@@ -18,6 +18,7 @@ from saerl_assets.report.style import (
     FONT,
     INK,
     MUTED,
+    SERIES,
     TEXT,
     WIDTH_INCHES,
     card,
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.colors import Colormap
     from numpy.typing import NDArray
+
+SHADES = (*SERIES, "#7A5195", "#4D7C0F", "#8C564B", "#00838F")
+"""Colours of many groups beside each other, the house's first; they come again after the last one, so that a group's
+number must stand beside its colour."""
+
+
+def shade_of(group: int) -> int:
+    """The place of a group's colour in `SHADES`."""
+    return int(group) % len(SHADES)
 
 
 def histogram(

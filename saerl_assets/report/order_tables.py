@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from saerl_assets.report.batches import difficulty_ends, numbered
-from saerl_assets.report.blocks import Cell, Column, Table, cells, columns, number, rows
+from saerl_assets.report.blocks import Cell, Column, Step, Strip, Table, cells, columns, number, rows
 from saerl_assets.report.cells import cluster_cell, known, texts_of
+from saerl_assets.report.tables import prompts_shown
 from saerl_assets.report.words import count, cut, figure, n_bytes
 
 if TYPE_CHECKING:
     from saerl_assets.report.inputs import ReportInputs
 
 MAX_SLOTS = 16
+MAX_STEPS = 400
+"""Batches that can be pointed at; of more every second, third or further one."""
+SHORT = 12
+"""Letters of a prompt's id in the table of prompts."""
 
 
 def arms_table(inputs: ReportInputs) -> Table:
@@ -62,6 +67,69 @@ def arms_table(inputs: ReportInputs) -> Table:
             Column("difficulty", "number", "Median of the first tenth of the batches, and of the last."),
         ),
         rows(shown),
+    )
+
+
+def batch_strip(inputs: ReportInputs) -> Strip:
+    """The batches of the exported order to point at, beside the medians of a shuffle."""
+    order = numbered(inputs.ordered)
+    steps = _heights(order)
+    every = -(-steps.height // MAX_STEPS)
+    shown = steps.gather_every(every)
+    shuffled = numbered(inputs.batch_manifest.filter(pl.col("arm") == "shuffle"))
+    control = _heights(shuffled).gather_every(every) if shuffled.height else None
+    low = float(inputs.batch_manifest["difficulty"].min() or 0.0)  # type: ignore[arg-type]
+    extent = float(inputs.batch_manifest["difficulty"].max() or 0.0) - low or 1.0  # type: ignore[arg-type]
+    known_to_table = prompts_shown(inputs)["prompt_id"]
+    ids = dict(
+        order.filter(pl.col("prompt_id").is_in(known_to_table.implode()))
+        .group_by("batch")
+        .agg(pl.col("prompt_id").sort().unique(maintain_order=True).str.head(SHORT))
+        .iter_rows()
+    )
+    many_epochs = steps["epoch"].n_unique() > 1
+
+    def height(value: float) -> float:
+        return round((value - low) / extent, 4)
+
+    return Strip(
+        "batch-strip",
+        f"{count(steps.height, 'batch', 'batches')} in the order {inputs.planner}",
+        tuple(
+            Step(
+                row["batch"],
+                height(row["low"]),
+                height(row["middle"]),
+                height(row["high"]),
+                f"batch {row['batch']}"
+                + (f", epoch {row['epoch']}" if many_epochs else "")
+                + f": {count(row['n_prompts'], 'prompt')} of {count(row['n_clusters'], 'cluster')}, difficulty "
+                f"{figure(row['low'])} to {figure(row['high'])}, median {figure(row['middle'])}",
+                " ".join(ids.get(row["batch"], [])),
+            )
+            for row in shown.iter_rows(named=True)
+        ),
+        tuple(height(middle) for middle in control["middle"]) if control is not None else (),
+        note="From the easiest at the bottom to the hardest; a bar is the middle eight tenths of a batch, its mark the "
+        "median, the dashes those of a shuffle. Point at a batch to read it; a click shows its prompts in the table."
+        + (f" Every {every}th batch is drawn." if every > 1 else ""),
+    )
+
+
+def _heights(order: pl.DataFrame) -> pl.DataFrame:
+    """Each batch's difficulties, its clusters and its prompts."""
+    level = pl.col("difficulty")
+    return (
+        order.group_by("batch")
+        .agg(
+            pl.col("epoch").first(),
+            level.quantile(0.1, "linear").alias("low"),
+            level.median().alias("middle"),
+            level.quantile(0.9, "linear").alias("high"),
+            pl.col("cluster_id").n_unique().alias("n_clusters"),
+            pl.col("prompt_id").n_unique().alias("n_prompts"),
+        )
+        .sort("batch")
     )
 
 

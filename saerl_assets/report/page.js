@@ -1,4 +1,5 @@
-// Sorting by a click on a heading, filtering by words and by facets. Without it the page shows everything, unsorted.
+// Sorting by a click on a heading, filtering by words and by facets, reading points and batches by pointing at them.
+// Without it the page shows everything, unsorted.
 "use strict";
 
 const counted = (number) => number.toLocaleString("en");
@@ -60,11 +61,26 @@ function makeFilters(bar) {
   const said = bar.querySelector("output");
   const texts = new Map(rows.map((row) => [row, textOf(row)]));
   const facets = [];
+  const only = document.createElement("button");
+  only.hidden = true;
+  only.addEventListener("click", () => {
+    only.hidden = true;
+    apply();
+  });
+  bar.showOnly = (ids, name) => {
+    only.ids = new Set(ids);
+    only.textContent = name + " ✕";
+    only.title = "Show the others, too";
+    only.hidden = false;
+    for (const facet of facets) facet.value = "";
+    words.value = "";
+    apply();
+  };
   const apply = () => {
     const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows) {
-      const fits = wanted.every((word) => texts.get(row).includes(word)) &&
+      const fits = (only.hidden || only.ids.has(row.cells[0].textContent.trim())) && wanted.every((word) => texts.get(row).includes(word)) &&
         facets.every((facet) => !facet.value || row.cells[facet.dataset.column].textContent.trim() === facet.value);
       row.hidden = !fits;
       shown += fits ? 1 : 0;
@@ -74,7 +90,7 @@ function makeFilters(bar) {
   for (const header of table.tHead.rows[0].cells) {
     if (header.dataset.facet) facets.push(makeFacet(table, header, apply));
   }
-  said.before(...facets);
+  said.before(...facets, only);
   words.addEventListener("input", apply);
   bar.hidden = false;
   apply();
@@ -97,7 +113,106 @@ function linkClusters() {
   }
 }
 
-for (const bar of document.querySelectorAll(".filters")) makeFilters(bar);
+const promptTexts = new Map();
+for (const row of document.querySelector("#prompts-table tbody")?.rows ?? []) {
+  promptTexts.set(row.cells[0].textContent.trim(), row.cells[1].textContent.trim());
+}
+
+function promptOf(mark) {
+  return mark.dataset.text ?? promptTexts.get(mark.dataset.id) ?? "";
+}
+
+function saidOf(mark) {
+  return mark.dataset.said ?? mark.closest("[data-group]:not(circle)").dataset.group + " " + mark.dataset.group;
+}
+
+const told = document.querySelector("#told");
+
+function tell(mark, event) {
+  const [title, text] = told.children;
+  title.textContent = saidOf(mark);
+  text.textContent = promptOf(mark);
+  text.hidden = !text.textContent;
+  told.hidden = false;
+  const wide = told.offsetWidth, high = told.offsetHeight;
+  told.style.left = Math.max(8, Math.min(event.clientX + 16, innerWidth - wide - 8)) + "px";
+  told.style.top = (event.clientY + 20 + high > innerHeight ? Math.max(8, event.clientY - high - 12) : event.clientY + 20) + "px";
+}
+
+function makePointable(svg, selector, choose) {
+  let current = null;
+  const leave = () => {
+    current?.classList.remove("told");
+    current = null;
+    told.hidden = true;
+  };
+  svg.addEventListener("pointermove", (event) => {
+    const mark = event.target.closest(selector);
+    if (mark !== current) leave();
+    if (!mark) return;
+    current = mark;
+    mark.classList.add("told");
+    tell(mark, event);
+  });
+  svg.addEventListener("pointerleave", leave);
+  svg.addEventListener("click", (event) => {
+    const mark = event.target.closest(selector);
+    if (mark) choose(mark);
+  });
+}
+
+function showPrompts() {
+  document.querySelector("#prompts-table").scrollIntoView();
+}
+
+function chooseCluster(mark) {
+  const filter = document.querySelector('#prompts-table [aria-label="Filter by cluster"]');
+  if (!filter || mark.dataset.group === undefined) return;
+  filter.value = mark.dataset.group;
+  filter.dispatchEvent(new Event("change"));
+  showPrompts();
+}
+
+function chooseBatch(mark) {
+  const bar = document.querySelector("#prompts-table .filters");
+  if (!bar?.showOnly) return;
+  bar.showOnly(mark.dataset.prompts.split(" "), mark.dataset.name);
+  showPrompts();
+}
+
+function makeScatter(block) {
+  const svg = block.querySelector("svg");
+  const circles = [...svg.querySelectorAll("circle")];
+  const words = block.querySelector("input");
+  const scale = block.querySelector("select");
+  const said = block.querySelector("output");
+  const texts = new Map(circles.map((circle) => [circle, (saidOf(circle) + " " + promptOf(circle)).toLowerCase()]));
+  words.addEventListener("input", () => {
+    const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let marked = 0;
+    for (const circle of circles) {
+      const fits = wanted.every((word) => texts.get(circle).includes(word));
+      circle.classList.toggle("marked", fits);
+      marked += fits ? 1 : 0;
+    }
+    svg.classList.toggle("marking", wanted.length > 0);
+    said.textContent = wanted.length ? counted(marked) + " of " + counted(circles.length) + " points" : "";
+  });
+  scale?.addEventListener("change", () => {
+    for (const circle of circles) {
+      const value = scale.value === "" ? null : circle.dataset.scales?.split(",")[scale.value];
+      circle.style.fill = value === null ? "" :
+        value ? "color-mix(in oklab, var(--high) " + value + "%, var(--low))" : "var(--line)";
+    }
+    said.textContent = scale.value === "" ? "" : "darker, or lighter on dark, is more";
+  });
+  block.querySelector(".filters").hidden = false;
+  makePointable(svg, "circle", chooseCluster);
+}
+
+for (const bar of document.querySelectorAll(".table > .filters")) makeFilters(bar);
+for (const block of document.querySelectorAll(".pointed")) makeScatter(block);
+for (const svg of document.querySelectorAll(".strip svg")) makePointable(svg, "g", chooseBatch);
 for (const table of document.querySelectorAll("table")) makeSortable(table);
 linkClusters();
 document.addEventListener("click", (event) => {

@@ -9,10 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saerl_assets.report.inputs import ReportInputs
 from saerl_assets.report.sections import all_sections, headline, summary_blocks
 from saerl_assets.report.words import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["ReportInputs", "render_report"]
 
@@ -41,6 +45,7 @@ def render_report(inputs: ReportInputs) -> str:
         lstrip_blocks=True,
         finalize=_without_control_characters,
     )
+    environment.filters["scales"] = _scales
     return environment.get_template("page.html").render(
         spec=inputs.spec,
         manifest_id=inputs.manifest_id,
@@ -52,6 +57,11 @@ def render_report(inputs: ReportInputs) -> str:
         script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
+
+
+def _scales(values: Sequence[float | None]) -> str:
+    """Values between 0 and 1 in hundredths, with commas between; nothing where there is none."""
+    return ",".join("" if value is None else f"{100 * value:.0f}" for value in values)
 
 
 def _without_control_characters(value: object) -> object:

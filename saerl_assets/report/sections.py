@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from saerl_assets.report import order_tables, score_tables, tables, verdicts
+from saerl_assets.domain.spec_text import spec_toml
+from saerl_assets.report import lineage_tables, order_tables, score_tables, tables, verdicts
 from saerl_assets.report.batch_metrics import figure_batch_clusters, figure_batch_metrics
 from saerl_assets.report.batches import figure_batch_manifest, figure_deferred_prompts
 from saerl_assets.report.blocks import Block, Code, FactList, picture
+from saerl_assets.report.cluster_map import cluster_map_block
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_cluster_quality, figure_clusters
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
 from saerl_assets.report.drift import figure_cluster_drift, figure_version_drift
 from saerl_assets.report.evidence import figure_evidence_curve, figure_signal_evidence
+from saerl_assets.report.feature_examples import examples_table
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features
+from saerl_assets.report.feedback import figure_curriculum_steps, figure_training_feedback
 from saerl_assets.report.hygiene import (
     contamination_table,
     figure_contamination,
@@ -64,6 +68,8 @@ def all_sections(inputs: ReportInputs) -> tuple[Section, ...]:
         _quality(inputs),
         _batches(inputs),
         _exports(inputs),
+        _feedback(inputs),
+        _lineage(inputs),
         _provenance(inputs),
     )
 
@@ -110,7 +116,8 @@ def _sae(inputs: ReportInputs) -> Section:
         blocks.append(picture(figure_prompt_features(counts), "Active features per prompt, and against length"))
     if inputs.feature_density.height:
         blocks.append(picture(figure_feature_density(inputs.feature_density), "Prompts in which a feature is active"))
-        blocks.append(tables.features_table(inputs))
+        has_examples = inputs.feature_examples.height > 0
+        blocks.append(examples_table(inputs) if has_examples else tables.features_table(inputs))
     return Section("sae", "SAE and features", (verdicts.judge_sae(inputs),), tuple(blocks))
 
 
@@ -119,15 +126,17 @@ def _clusters(inputs: ReportInputs) -> Section:
     if inputs.clusters.height:
         blocks = [
             picture(figure_clusters(inputs.clusters), "Sizes of the clusters with the words that set them apart"),
+            tables.clusters_table(inputs),
             picture(
                 figure_cluster_assignments(inputs.cluster_assignments),
                 "Similarity of prompts to their cluster",
             ),
-            tables.clusters_table(inputs),
         ]
+        if inputs.cluster_map.height:
+            blocks.insert(0, cluster_map_block(inputs))
     if inputs.cluster_quality.height:
         drawn = figure_cluster_quality(inputs.cluster_quality)
-        blocks.insert(1, picture(drawn, "How even, apart and stable the clusters are, against limits"))
+        blocks.append(picture(drawn, "How even, apart and stable the clusters are, against limits"))
     if inputs.cluster_drift.height:
         blocks += [
             picture(figure_version_drift(inputs.version_drift), "Drift from the parent against its limits"),
@@ -199,6 +208,7 @@ def _batches(inputs: ReportInputs) -> Section:
             picture(figure_batch_manifest(manifest, planner), "Difficulty over the batches, beside a shuffle"),
             picture(figure_batch_metrics(inputs.batch_metrics, planner), "What batches are like, beside a shuffle"),
             picture(figure_batch_clusters(manifest, planner), "Clusters that batches draw from, beside a shuffle"),
+            order_tables.batch_strip(inputs),
             order_tables.arms_table(inputs),
         ]
         if inputs.deferred_prompts.filter(pl.col("arm") == planner).height:
@@ -210,30 +220,76 @@ def _batches(inputs: ReportInputs) -> Section:
 
 def _exports(inputs: ReportInputs) -> Section:
     blocks: list[Block] = [order_tables.exports_table(inputs)] if inputs.trainer_exports.height else []
-    commands = "\n".join(f"saerl export {inputs.spec.key} --to {name}" for name in ("trl", "verl"))
-    blocks.append(Code("Write them again", commands))
+    trainers = inputs.trainer_exports["trainer"].unique().sort().to_list() or ["trl", "verl"]
+    for row in inputs.trainer_settings.sort("trainer", "arm").iter_rows(named=True):
+        said = f"{row['trainer']}: settings that keep the order, {row['file']}"
+        blocks.append(
+            Code(said if row["arm"] == inputs.planner else f"{said} ({row['arm']})", row["text"], is_open=False)
+        )
+    commands = [f"saerl export {inputs.spec.key} --to {name}" for name in trainers]
+    commands += [f"saerl lint YOUR_CONFIG --trainer {name}" for name in trainers]
+    commands.append(f"saerl verify YOUR_LOG --manifest {inputs.spec.key}")
+    blocks.append(Code("Write them again, look for what would break the order, and prove it kept", "\n".join(commands)))
     return Section("exports", "Trainer files", (verdicts.judge_exports(inputs),), tuple(blocks))
+
+
+def _feedback(inputs: ReportInputs) -> Section:
+    blocks: list[Block] = []
+    if inputs.training_feedback.height:
+        pointed = lineage_tables.feedback_block(inputs)
+        drawn = figure_training_feedback(inputs.training_feedback, inputs.difficulty_scores)
+        blocks += [pointed] if pointed else []
+        blocks += [picture(drawn, "Difficulty against what the latest training measured, and over its steps")]
+        blocks.append(lineage_tables.feedback_table(inputs))
+    else:
+        added = f"saerl labels add {inputs.spec.key} path/to/saerl_log.jsonl"
+        blocks.append(Code("Give it a training's log", added))
+    if inputs.curriculum_steps.height:
+        blocks.append(picture(figure_curriculum_steps(inputs.curriculum_steps), "What each epoch unlocked, and why"))
+    return Section("feedback", "Training", (verdicts.judge_feedback(inputs),), tuple(blocks))
+
+
+def _lineage(inputs: ReportInputs) -> Section:
+    blocks = [lineage_tables.lineage_table(inputs)] if inputs.version_measures.height else []
+    return Section("lineage", "Over versions", (verdicts.judge_lineage(inputs),), tuple(blocks))
 
 
 def _provenance(inputs: ReportInputs) -> Section:
     row = inputs.versions.row(0, named=True)
     blocks: list[Block] = [
-        Code("Build this version again", f"saerl run {inputs.spec.key}"),
+        Code("Build this version again", _rebuilt(inputs)),
         FactList("Digests", tuple(_digests(inputs))),
     ]
     if inputs.artifacts.height:
         blocks.append(order_tables.artifacts_table(inputs))
     blocks += [
-        Code("The spec, with every default", _pretty(row["spec"]), is_open=False),
+        Code(f"{inputs.spec.key}.toml: the spec, with every default", spec_toml(inputs.spec), is_open=False),
         Code("What its names stood for", _pretty(row["resolved"]), is_open=False),
     ]
     return Section("provenance", "Provenance", (verdicts.judge_artifacts(inputs),), tuple(blocks))
+
+
+def _rebuilt(inputs: ReportInputs) -> str:
+    """The commands that make the version here or elsewhere."""
+    key = inputs.spec.key
+    first = (
+        f"saerl register {inputs.spec.parent}.toml && saerl run {inputs.spec.parent}\n" if inputs.spec.parent else ""
+    )
+    return (
+        f"saerl run {key}    # here: what is missing or out of date\n\n"
+        f"# elsewhere: save the spec below as {key}.toml where its paths lead to the data\n"
+        f"{first}saerl register {key}.toml && saerl run {key}"
+    )
 
 
 def _digests(inputs: ReportInputs) -> list[tuple[str, str]]:
     """Every name by content that the page's figures depend on."""
     row = inputs.versions.row(0, named=True)
     found = [("spec", row["spec_digest"]), ("parent", row["parent"] or "none")]
+    found += [
+        (f"source of {name}", f"{source['digest']} ({source['location']})")
+        for name, source in _sources(row["resolved"])
+    ]
     found.append(("manifest", inputs.manifest_id or "none"))
     for sae in inputs.sae_weights.sort("layer").iter_rows(named=True):
         layer = f", layer {sae['layer']}"
@@ -252,6 +308,15 @@ def _digests(inputs: ReportInputs) -> list[tuple[str, str]]:
         ]
     found.append(("written by", inputs.generated_with))
     return list(dict.fromkeys(found))
+
+
+def _sources(resolved: str) -> list[tuple[str, dict[str, str]]]:
+    """The sources that were read, with their digests, by what they are for."""
+    try:
+        found = json.loads(resolved).get("sources", {})
+    except (ValueError, AttributeError):
+        return []
+    return [(name, source) for name, source in sorted(found.items()) if {"digest", "location"} <= set(source)]
 
 
 def _pretty(document: str) -> str:

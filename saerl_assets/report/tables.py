@@ -14,19 +14,26 @@ from saerl_assets.report.marks import thinned
 from saerl_assets.report.words import count, cut, figure, share, short
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from saerl_assets.report.inputs import ReportInputs
 
 MAX_PROMPTS = 2000
 MAX_REJECTED = 50
 MAX_FEATURES = 30
 MAX_CLUSTER_FEATURES = 4
-TEXT_LIMIT = 360
-"""Letters of a prompt in the long table; 2,000 prompts stay under 2 MB."""
+TEXT_LIMIT = 300
+"""Letters of a prompt in the long table; the page of 2,000 prompts stays under 3 MB."""
+
+
+def prompts_shown(inputs: ReportInputs) -> pl.DataFrame:
+    """The prompts of the long table: all, or an even sample where there are many."""
+    return thinned(inputs.prompts, "prompt_id", MAX_PROMPTS)
 
 
 def prompts_table(inputs: ReportInputs) -> Table:
     """Every prompt with all its signals side by side, or an even sample where there are many."""
-    sample = thinned(inputs.prompts, "prompt_id", MAX_PROMPTS)
+    sample = prompts_shown(inputs)
     signals = (
         sample.join(inputs.cluster_assignments.select("prompt_id", "cluster_id"), on="prompt_id", how="left")
         .join(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from saerl_assets.domain.training_feedback import difficulty_correlation, fullest
 from saerl_assets.report.batches import REASONS, difficulty_ends
 from saerl_assets.report.exports import said_of_order
 from saerl_assets.report.style import finite, largest
@@ -190,6 +191,40 @@ def judge_exports(inputs: ReportInputs) -> Verdict:
         return Verdict("missing", "No trainer files are written.")
     said = said_of_order(exports)
     return Verdict("bad" if "differ" in said else "good", f"{said}.")
+
+
+def judge_feedback(inputs: ReportInputs) -> Verdict:
+    """Whether what trainings measured goes with the difficulty in use."""
+    feedback = inputs.training_feedback
+    if feedback.is_empty():
+        return Verdict("missing", "No training has told anything yet.")
+    run = feedback.sort("observed_at", "run_name")["run_name"][-1]
+    training = fullest(feedback.filter(pl.col("run_name") == run))
+    measure = next((name for name in ("reward", "pass_rate", "loss") if training[name].is_not_null().any()), None)
+    if measure is None:
+        return Verdict("watch", f"The log of {run} holds no reward, pass rate or loss.")
+    n_prompts, correlation = difficulty_correlation(training, inputs.difficulty_scores, measure)
+    named = measure.replace("_", " ")
+    if correlation is None:
+        return Verdict("watch", f"{run}: too few prompts with a difficulty and a {named} to hold them together.")
+    expected = correlation < 0 if measure != "loss" else correlation > 0
+    words = f"{run}: Spearman {figure(correlation)} of difficulty with {named}, on {count(n_prompts, 'prompt')}."
+    more = "less" if measure != "loss" else "more"
+    said = "" if expected else f" Harder prompts were expected to have {more} of it: look at the difficulty in use."
+    return Verdict("good" if expected else "watch", words + said)
+
+
+def judge_lineage(inputs: ReportInputs) -> Verdict:
+    """What the version continues, and whether it has moved away."""
+    before = inputs.version_measures.filter(pl.col("dataset_version") != inputs.spec.key)
+    if before.is_empty():
+        return Verdict("good", "The first of its line.")
+    here = inputs.version_measures.filter(pl.col("dataset_version") == inputs.spec.key)
+    beyond = here.filter(pl.col("share_of_threshold") > 1.0)
+    words = f"It continues {inputs.spec.parent}, {count(before.height, 'version')} back to its first."
+    if beyond.height:
+        return Verdict("watch", f"{words} Beyond its limit: {beyond['furthest_measure'][0].replace('_', ' ')}.")
+    return Verdict("good", words)
 
 
 def judge_artifacts(inputs: ReportInputs) -> Verdict:

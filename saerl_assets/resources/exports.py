@@ -11,7 +11,7 @@ from saerl_assets.disk import folder_digest
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.catalog import Version
-from saerl_assets.trainers.export import write_export
+from saerl_assets.trainers.export import TRAINERS, write_export
 from saerl_assets.trainers.formats import ExportRequest
 
 
@@ -83,3 +83,20 @@ def export_arm(
         "order_digest": written.order_digest,
         "digest": folder_digest(target),
     }
+
+
+def exported_settings(home: HomeResource, exports: pl.DataFrame) -> pl.DataFrame:
+    """The settings beside each export that is still there: `trainer`, `arm`, `file` and `text`.
+
+    Args:
+        home: The home that the exports lie below.
+        exports: Table `trainer_exports`.
+    """
+    root = home.open().root
+    found = []
+    for row in exports.sort("trainer", "arm").iter_rows(named=True):
+        name = TRAINERS[row["trainer"]].settings_file if row["trainer"] in TRAINERS else ""
+        file = root / row["path"] / name
+        if name and file.is_file():
+            found.append((row["trainer"], row["arm"], name, file.read_text(encoding="utf-8")))
+    return pl.DataFrame(found, schema=dict.fromkeys(("trainer", "arm", "file", "text"), pl.String), orient="row")

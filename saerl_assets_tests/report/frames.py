@@ -136,6 +136,10 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "manifests": _manifests(manifest),
         "trainer_exports": _exports(manifest),
         "artifacts": _artifacts(),
+        "cluster_map": _cluster_map(world),
+        "feature_examples": _feature_examples(world),
+        "training_feedback": _feedback(world),
+        "curriculum_steps": _curriculum_steps(),
     }
     return {name: tables()[name].conform(frame, KEY) for name, frame in made.items()}
 
@@ -784,12 +788,100 @@ def _artifacts() -> pl.DataFrame:
     )
 
 
+def _cluster_map(world: World) -> pl.DataFrame:
+    rng = np.random.default_rng(5)
+    middle = rng.random((int(world.cluster.max()) + 1, 2)) * 0.8 + 0.1
+    places = (middle[world.cluster] + rng.normal(0, 0.02, (world.n, 2))).clip(0, 1)
+    return pl.DataFrame(
+        {"prompt_id": world.ids, "cluster_id": world.cluster, "x": places[:, 0], "y": places[:, 1]}
+    ).head(1500)
+
+
+def _feature_examples(world: World) -> pl.DataFrame:
+    rows = [
+        (feature, place, world.ids[(feature + place) % world.n], 9.0 - place, 7)
+        + (("How many\nlegs", " legs", " do they have?"), HOSTILE[:3])[(feature + place) % 5 == 0]
+        for feature in (*range(40), 999)
+        for place in range(3)
+    ]
+    names = ["feature_id", "place", "prompt_id", "activation", "token_index", "before", "token", "after"]
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+def _feedback(world: World) -> pl.DataFrame:
+    taken = np.flatnonzero(~world.evaluation)[:800]
+    reward = 1 / (1 + np.exp(1.5 * (world.score[taken] - 2.2))) + np.random.default_rng(9).normal(0, 0.1, len(taken))
+    return pl.DataFrame(
+        {
+            "run_name": ["warmup <b>1</b>"] * len(taken),
+            "manifest_id": [MANIFEST] * len(taken),
+            "epoch": [0] * len(taken),
+            "step": np.arange(len(taken)) // 16,
+            "prompt_id": [world.ids[index] for index in taken],
+            "n_completions": [8] * len(taken),
+            "reward": reward.clip(0, 1),
+            "loss": [None] * len(taken),
+            "pass_rate": [None] * len(taken),
+            "file_digest": [hashlib.sha256(b"log").hexdigest()] * len(taken),
+            "place": [f"saerl_log.jsonl:{index}" for index in taken],
+            "observed_at": [dt.datetime(2026, 1, 5)] * len(taken),  # noqa: DTZ001
+        }
+    )
+
+
+def _curriculum_steps() -> pl.DataFrame:
+    rows = []
+    for epoch in range(3):
+        decision, measured = ("unlocked", 0.4 + 0.1 * epoch) if epoch else ("started", None)
+        explanation = f"Part {epoch + 1} of 4 is unlocked."
+        name = MANIFEST[:-1] + str(epoch)
+        rows.append((name, None, epoch, "stages", decision, epoch + 1, None, "reward", measured, 20, explanation))
+    columns = [column.name for column in tables()["curriculum_steps"].columns if column.name != "dataset_version"]
+    return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
+
+
+def version_measures() -> pl.DataFrame:
+    """View `version_measures` of the version and one that it continues."""
+    return pl.DataFrame(
+        {
+            "dataset_version": ["demo-v0", KEY],
+            "parent": [None, "demo-v0"],
+            "registered_at": [dt.datetime(2026, 1, 1), dt.datetime(2026, 1, 2)],  # noqa: DTZ001
+            "n_prompts": [1800, 2000],
+            "dead_fraction": [0.1, 0.09],
+            "rare_fraction": [0.2, 0.19],
+            "n_clusters": [30, 31],
+            "balance": [0.9, 0.91],
+            "largest_fraction": [0.2, 0.19],
+            "stability": [0.8, None],
+            "auroc": [0.72, 0.741],
+            "auroc_low": [0.69, 0.702],
+            "auroc_high": [0.76, 0.781],
+            "proxy_spearman": [0.8, 0.83],
+            "furthest_measure": [None, "population_shift"],
+            "share_of_threshold": [None, 1.8],
+        }
+    )
+
+
+def trainer_settings() -> pl.DataFrame:
+    """The settings beside the exports, as `exported_settings` reads them."""
+    return pl.DataFrame(
+        {
+            "trainer": ["trl", "verl"],
+            "arm": ["clustered", "clustered"],
+            "file": ["trl_config.json", "verl.yaml"],
+            "text": ['{"shuffle_dataset": false}', f"data:\n  shuffle: false  # {HOSTILE[1]}"],
+        }
+    )
+
+
 def report_inputs(frames: dict[str, pl.DataFrame]) -> ReportInputs:
     """The page's inputs from the tables of a version."""
     tables_of_page = {
         field.name: frames[field.name] for field in dataclasses.fields(ReportInputs) if field.name in frames
     }
     return ReportInputs(
-        **tables_of_page,
+        **{"version_measures": version_measures(), "trainer_settings": trainer_settings()} | tables_of_page,
         generated_with="saerl-assets 0.1.0, Python 3.11",
     )

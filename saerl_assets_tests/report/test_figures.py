@@ -10,6 +10,7 @@ import pytest
 
 from saerl_assets.report.batch_metrics import figure_batch_clusters, figure_batch_metrics
 from saerl_assets.report.batches import figure_batch_manifest, figure_deferred_prompts, figure_manifests
+from saerl_assets.report.cluster_map import figure_cluster_map
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_cluster_quality, figure_clusters
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
 from saerl_assets.report.drift import figure_cluster_drift, figure_version_drift
@@ -20,6 +21,7 @@ from saerl_assets.report.evidence import (
     figure_signal_evidence,
 )
 from saerl_assets.report.exports import figure_artifacts, figure_trainer_exports
+from saerl_assets.report.feature_examples import figure_feature_examples
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
 from saerl_assets.report.preference_pairs import figure_preference_pairs
 from saerl_assets.report.prompts import (
@@ -57,6 +59,8 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
     "prompt_states": lambda of: figure_prompt_states(of["prompt_states"], of["prompts"]),
     "feature_density": lambda of: figure_feature_density(of["feature_density"]),
     "clusters": lambda of: figure_clusters(of["clusters"]),
+    "cluster_map": lambda of: figure_cluster_map(of["cluster_map"], 0.93),
+    "feature_examples": lambda of: figure_feature_examples(of["feature_examples"]),
     "cluster_assignments": lambda of: figure_cluster_assignments(of["cluster_assignments"]),
     "cluster_quality": lambda of: figure_cluster_quality(of["cluster_quality"]),
     "cluster_drift": lambda of: figure_cluster_drift(of["cluster_drift"]),

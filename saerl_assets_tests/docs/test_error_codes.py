@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saerl_assets.domain.batches import DEFERRED_COLUMNS
+from saerl_assets.domain.manifests import DEFERRED_COLUMNS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGE = CHECKOUT / "saerl_assets"

@@ -18,7 +18,8 @@ from saerl_assets.resources.home import HomeResource
 
 def _told(description: str, example: object) -> dg.Resolver:
     """What `dg` shows of an attribute."""
-    return dg.Resolver.default(description=description, examples=[example])
+    resolver: dg.Resolver = dg.Resolver.default(description=description, examples=[example])
+    return resolver
 
 
 class ComputeAttributes(dg.Model, dg.Resolvable):

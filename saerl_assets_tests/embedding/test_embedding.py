@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from saerl_assets.automation.jobs import DEFINITIONS_VARIABLE, Project, load_project, project_home
 from saerl_assets.automation.runs import open_instance
 from saerl_assets.cli import EXIT_USER_ERROR, main
+from saerl_assets.definitions import build_definitions
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets_tests.assets.graph_snapshot import asset_graph
 from saerl_assets_tests.conftest import isolate
@@ -114,6 +115,23 @@ def test_what_starts_runs_is_off(project: Project) -> None:
     assert running == harmless
     schedules = project.definitions.get_repository_def().schedule_defs
     assert {schedule.default_status for schedule in schedules} <= {dg.DefaultScheduleStatus.STOPPED}
+
+
+def test_by_import_it_merges_with_definitions_that_have_everything_of_their_own() -> None:
+    @dg.asset
+    def prompts() -> int:
+        return 1
+
+    own = dg.Definitions(
+        assets=[prompts],
+        resources={"home": "theirs", "compute": "theirs", "io_manager": dg.mem_io_manager},
+        executor=dg.multiprocess_executor,
+        loggers={"console": dg.colored_console_logger},
+    )
+    for placed in ({"key_prefix": "rl"}, {"key_prefix": ["team", "rl"], "group_name": "rl", "pool": "a100"}):
+        merged = dg.Definitions.merge(own, build_definitions(**placed))  # type: ignore[arg-type]
+        dg.Definitions.validate_loadable(merged)
+        assert len(merged.resolve_all_asset_keys()) == len(TABLES) + 1
 
 
 # ---------------------------------------------------------------- building a version there

@@ -129,7 +129,7 @@ def test_by_import_it_merges_with_definitions_that_have_everything_of_their_own(
         loggers={"console": dg.colored_console_logger},
     )
     for placed in ({"key_prefix": "rl"}, {"key_prefix": ["team", "rl"], "group_name": "rl", "pool": "a100"}):
-        merged = dg.Definitions.merge(own, build_definitions(**placed))  # type: ignore[arg-type]
+        merged = dg.Definitions.merge(own, build_definitions(**placed))
         dg.Definitions.validate_loadable(merged)
         assert len(merged.resolve_all_asset_keys()) == len(TABLES) + 1
 

@@ -25,6 +25,16 @@ EXIT_USER_ERROR = 1
 EXIT_RUN_FAILED = 3
 
 
+def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+    """Keys of versions for the shell, from the names of the notes: at once, and without opening the warehouse."""
+    from saerl_assets.storage.home import find_home
+
+    above = [each for each in (ctx, ctx.parent) if each is not None]
+    named = next((each.params["home"] for each in above if each.params.get("home")), None)
+    found = (path.stem for path in find_home(named).notes.glob("*.json"))
+    return sorted(key for key in found if key.startswith(incomplete))
+
+
 class _Verbs(click.Group):
     """Verbs in the order in which one needs them, and errors without a traceback."""
 
@@ -123,7 +133,7 @@ def register(spec: str | None, source: str | None, key: str | None, *, draft_onl
 
 
 @main.command()
-@click.argument("key")
+@click.argument("key", shell_complete=_keys)
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def plan(key: str, *, as_json: bool) -> None:
     """Say what a run would read and compute, with time, memory and disk, before it does."""
@@ -138,7 +148,7 @@ def plan(key: str, *, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("key")
+@click.argument("key", shell_complete=_keys)
 @click.option("--all", "everything", is_flag=True, help="Also the stages that are up to date.")
 @click.option("--only", metavar="ASSET,...", help="Only these assets.")
 def run(key: str, *, everything: bool, only: str | None) -> None:
@@ -172,10 +182,18 @@ def versions(*, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("key")
-@click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def show(key: str, *, as_json: bool) -> None:
+@click.argument("key", shell_complete=_keys)
+@click.option("--json", "as_json", is_flag=True, help="For scripts: also the spec, sources, manifests and files.")
+@click.option("--spec", "as_spec", is_flag=True, help="The spec as TOML, with every default; register it elsewhere.")
+def show(key: str, *, as_json: bool, as_spec: bool) -> None:
     """Show what exists of a version: its stages, row counts and health."""
+    if as_json and as_spec:
+        raise click.UsageError("Give either --json or --spec.")
+    if as_spec:
+        from saerl_assets.domain.spec_text import spec_toml
+
+        click.echo(spec_toml(_home().version(key).spec), nl=False)
+        return
     from saerl_assets.automation.summary import describe_version
 
     found = describe_version(_home(), key)
@@ -189,7 +207,29 @@ def show(key: str, *, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("key")
+@click.argument("before", metavar="KEY1", shell_complete=_keys)
+@click.argument("after", metavar="KEY2", shell_complete=_keys)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def diff(before: str, after: str, *, as_json: bool) -> None:
+    """Say what sets version KEY2 apart from KEY1: spec, data, features, clusters, difficulty, quality and order.
+
+    Any two versions can be held against each other; what one of them does not have yet is left out.
+
+    \b
+      saerl diff mine-v1 mine-v2
+      saerl diff mine-v1 mine-v2 --json | jq .order
+    """
+    from saerl_assets.automation.comparison import compare_versions
+
+    found = compare_versions(_home(), before, after)
+    if as_json:
+        click.echo(json.dumps(found.as_dict()))
+        return
+    _table(["", "what", before, after], found.lines())
+
+
+@main.command()
+@click.argument("key", shell_complete=_keys)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(key: str, *, yes: bool) -> None:
     """Remove a version: its rows, its exports, its report, and shared rows that no other version uses."""
@@ -209,7 +249,7 @@ def delete(key: str, *, yes: bool) -> None:
 
 
 @main.command()
-@click.argument("key")
+@click.argument("key", shell_complete=_keys)
 @click.option("--use", metavar="ID", help="Make this manifest the current one; a beginning of its id is enough.")
 @click.option("--rollback", is_flag=True, help="Make the one before the current one current again.")
 def manifest(key: str, use: str | None, *, rollback: bool) -> None:
@@ -261,7 +301,7 @@ def sql(statement: str, style: str, out: str | None) -> None:
 
 
 @main.command()
-@click.argument("key")
+@click.argument("key", shell_complete=_keys)
 @click.option(
     "--to",
     "trainer",
@@ -356,7 +396,7 @@ def labels() -> None:
 
 
 @labels.command("add")
-@click.argument("key")
+@click.argument("key", shell_complete=_keys)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--run", "run_name", metavar="NAME", default="", help="What the training is called. Default: as its log.")
 @click.option("--no-refresh", is_flag=True, help="Only add them; scores and evidence stay as they are for now.")
@@ -421,6 +461,23 @@ def gc(days: float, *, yes: bool, as_json: bool) -> None:
         click.echo(f"removed {len(found)}: that freed {n_bytes(freed)}")
     else:
         click.echo(f"{len(found)} can go, which frees {n_bytes(total)}\nnext: saerl gc --yes")
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes verbs, options and version keys in a shell.
+
+    \b
+      bash  saerl completion bash > ~/.local/share/bash-completion/completions/saerl
+      zsh   saerl completion zsh > "${fpath[1]}/_saerl"
+      fish  saerl completion fish > ~/.config/fish/completions/saerl.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101 - one of the choices
+    click.echo(made(main, {}, "saerl", "_SAERL_COMPLETE").source())
 
 
 @main.command()

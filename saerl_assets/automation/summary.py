@@ -6,7 +6,7 @@ Belongs here: gathering it from Dagster and the warehouse. Does not belong here:
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -37,6 +37,8 @@ class VersionState:
     heading: dict[str, object]
     stages: list[Stage]
     checks: list[tuple[str, str, str]]
+    details: dict[str, object] = field(default_factory=dict)
+    """What is for scripts alone."""
 
     def heading_lines(self) -> Iterator[str]:
         """Name and value, one a line."""
@@ -59,6 +61,7 @@ class VersionState:
         return {
             "key": self.key,
             **self.heading,
+            **self.details,
             "stages": [
                 {"asset": stage.asset, "rows": _rows(stage), "made_at": stage.made_at, "is_due": stage.is_due}
                 for stage in self.stages
@@ -149,7 +152,33 @@ def describe_version(home: HomeResource, key: str) -> VersionState:
     """What exists of a version."""
     registered = _registered_at(home, key)
     with open_instance(home.open().dagster) as instance:
-        return _state(home, instance, reconstructable_job().get_definition(), key, registered)
+        state = _state(home, instance, reconstructable_job().get_definition(), key, registered)
+    return replace(state, details=_details(home, key, registered))
+
+
+def _details(home: HomeResource, key: str, registered: datetime) -> dict[str, object]:
+    """The version's spec and sources, its manifests, its measures, and where its files are."""
+    version, warehouse, root = home.version(key), home.warehouse(), home.open()
+    manifests = warehouse.rows("manifests", dataset_version=key).sort("created_at", "manifest_id")
+    exports = warehouse.rows("trainer_exports", dataset_version=key).drop("dataset_version")
+    measures = warehouse.rows("version_measures", dataset_version=key).drop("dataset_version", "parent")
+    report = warehouse.rows("version_report", ["path", "digest", "manifest_id"], dataset_version=key)
+    return {
+        "home": str(root.root),
+        "registered_at": registered.isoformat(),
+        "spec_digest": version.digest,
+        "spec": version.spec.model_dump(mode="json"),
+        "sources": {
+            name: {"location": source.location, "digest": source.digest, "n_bytes": source.n_bytes}
+            for name, source in version.sources.items()
+        },
+        "choices": version.choices,
+        "manifest": version.current_manifest_id,
+        "manifests": manifests.drop("dataset_version").to_dicts(),
+        "exports": [row | {"path": str(root.root / row["path"])} for row in exports.to_dicts()],
+        "measures": measures.drop("registered_at").row(0, named=True),
+        "report": [row | {"path": str(root.root / row["path"])} for row in report.to_dicts()],
+    }
 
 
 def previous_manifest(catalog: Catalog, key: str) -> str:

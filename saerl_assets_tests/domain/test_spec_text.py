@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saerl_assets.domain.spec import parse_spec, spec_digest
@@ -22,6 +22,7 @@ def test_a_spec_that_is_written_and_read_again_has_the_same_digest(name: str) ->
     assert spec_digest(parse_spec(spec_toml(spec), "again")) == spec_digest(spec)
 
 
+@settings(deadline=None)
 @given(
     text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
     share=st.floats(0.0, 0.5, exclude_min=True),

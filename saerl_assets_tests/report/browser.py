@@ -128,7 +128,7 @@ class Page:
         while True:
             while b"\0" in self._pending:
                 raw, self._pending = self._pending.split(b"\0", 1)
-                event = json.loads(raw)
+                event: dict[str, Any] = json.loads(raw)
                 self.events.append(event)
                 if fits(event):
                     return event

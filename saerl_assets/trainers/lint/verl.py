@@ -6,14 +6,35 @@ written for verl (trainers.verl).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from saerl_assets.trainers.lint.rules import WHATEVER, Rule, TrainerRules, View, with_export
 from saerl_assets.trainers.lint.trl import at_most, same_or_none
+
+if TYPE_CHECKING:
+    from saerl_assets.trainers.export import ExportRecord
 
 _TOTAL_STEPS = "trainer.total_training_steps"
 
 
 def _one_pass(view: View) -> object:
     return WHATEVER if view.value(_TOTAL_STEPS) is not None else 1
+
+
+def _checkpoints(view: View, export: ExportRecord) -> object:
+    """The name under which checkpoints are this manifest's own, unless nothing is resumed or the folder is its own."""
+    manifest = export.manifest_id[:12]
+    if view.value("trainer.resume_mode") == "disable" or manifest in str(view.value("trainer.default_local_dir")):
+        return WHATEVER
+    return f"{export.dataset_version}-{export.arm}-{manifest}"
+
+
+def _names_the_manifest(value: object, right: object) -> bool:
+    return str(right).rpartition("-")[2] in str(value)
+
+
+def _left_or_off(value: object, _: object) -> bool:
+    return value is None or value is False
 
 
 def _all_rows(value: object, right: object) -> bool:
@@ -38,6 +59,8 @@ RULES = TrainerRules(
         "actor_rollout_ref.actor.ppo_epochs": 1,
         "actor_rollout_ref.actor.shuffle": False,
         "algorithm.filter_groups.enable": False,
+        "trainer.experiment_name": "gsm8k",
+        "trainer.resume_mode": "auto",
         "trainer.total_epochs": 30,
         "trainer.v1.trainer_mode": "sync",
         "trainer.v1.sampler.sync_refill_failed_groups": False,
@@ -59,6 +82,13 @@ RULES = TrainerRules(
             right=lambda view: view.number("data.train_batch_size"),
             why="Both count prompts. If they differ, one batch is several optimizer steps "
             "(trainer/ppo/v1/trainer_base.py).",
+        ),
+        Rule(
+            "critic.ppo_mini_batch_size",
+            right=lambda view: view.number("data.train_batch_size"),
+            why="The critic takes one batch in several steps; left out, it follows the actor "
+            "(trainer/config/critic/critic.yaml).",
+            fits=same_or_none,
         ),
         Rule(
             "data.train_max_samples",
@@ -147,6 +177,21 @@ RULES = TrainerRules(
             "actor_rollout_ref.actor.shuffle",
             right=False,
             why="Rows are shuffled between the mini-batches of a step.",
+            level="caution",
+        ),
+        Rule(
+            "critic.shuffle",
+            right=False,
+            why="Rows are shuffled between the mini-batches of the critic's step.",
+            fits=_left_or_off,
+            level="caution",
+        ),
+        Rule(
+            "trainer.experiment_name",
+            right=with_export(_checkpoints),
+            why="verl resumes by itself from a checkpoint of that name, at its row number, whatever manifest it is of "
+            "(trainer.resume_mode=auto).",
+            fits=_names_the_manifest,
             level="caution",
         ),
         Rule(

@@ -132,6 +132,7 @@ python3 -m verl.trainer.main_ppo \\
     data.train_batch_size=32 \\
     actor_rollout_ref.actor.ppo_mini_batch_size=32 \\
     trainer.total_epochs=1 \\
+    trainer.experiment_name=some-v1-clustered-mmmmmmmmmmmm \\
     trainer.n_gpus_per_node=8
 """
 
@@ -146,7 +147,7 @@ DATA=(
 ACTOR=(
     actor_rollout_ref.actor.ppo_mini_batch_size=${bs}
 )
-python3 -m verl.trainer.main_ppo "${DATA[@]}" "${ACTOR[@]}" trainer.total_epochs=1 "$@" 2>&1 | tee log.txt
+python3 -m verl.trainer.main_ppo "${DATA[@]}" "${ACTOR[@]}" trainer.total_epochs=1 trainer.resume_mode=disable "$@"
 """
 
 VERL_YAML = """\
@@ -162,6 +163,7 @@ actor_rollout_ref:
     ppo_mini_batch_size: ${data.train_batch_size}
 trainer:
   total_epochs: 1
+  default_local_dir: /checkpoints/mmmmmmmmmmmm
 """
 
 VERL_OVERRIDES = """\
@@ -170,6 +172,7 @@ data.train_batch_size=32
 actor_rollout_ref.actor.ppo_mini_batch_size=32
 data.train_max_samples=-1
 data.filter_overlong_prompts=False
+trainer.experiment_name=some-v1-clustered-mmmmmmmmmmmm
 trainer.total_epochs=1
 """
 
@@ -426,6 +429,33 @@ EXAMPLES: list[Example] = [
         "the export alone",
     ),
     # verl
+    Example(
+        "verl",
+        "critic.ppo_mini_batch_size",
+        "data.shuffle=False",
+        "data.shuffle=False critic.ppo_mini_batch_size=8",
+        "8",
+        "critic.ppo_mini_batch_size=32",
+    ),
+    Example(
+        "verl",
+        "critic.shuffle",
+        "data.shuffle=False",
+        "data.shuffle=False critic.shuffle=True",
+        "True",
+        "critic.shuffle=False",
+        "caution",
+    ),
+    Example(
+        "verl",
+        "trainer.experiment_name",
+        "trainer.experiment_name=some-v1-clustered-mmmmmmmmmmmm",
+        "trainer.experiment_name=mine",
+        "mine",
+        "trainer.experiment_name=some-v1-clustered-mmmmmmmmmmmm",
+        "caution",
+        with_export=True,
+    ),
     Example(
         "verl",
         "data.shuffle",

@@ -17,6 +17,31 @@ from pathlib import Path
 
 from saerl_assets.domain.errors import SaerlError
 
+_SHOWN_CHARACTERS = 200
+
+
+def placed(name: str, folder: Path) -> Path:
+    """The place that a name in a spec stands for: absolute, from `folder` on, `~` at the person's own folder.
+
+    Nothing needs to be there yet.
+
+    Raises:
+        SaerlError: `path_invalid` for what no file can be called.
+    """
+    try:
+        place = (folder / Path(name).expanduser()).absolute()
+        place.resolve()
+        place.exists()
+    except PermissionError:
+        return place
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, not UTF-8, or a person who is not there
+        shown = name.encode(errors="backslashreplace").decode()
+        shown = shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}..."
+        problem = f"This is no path: {getattr(error, 'strerror', None) or error}."
+        remedy = "Give the path of a file or folder; a relative one starts at the spec's folder."
+        raise SaerlError("path_invalid", problem, where=shown, remedy=remedy) from error
+    return place
+
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:

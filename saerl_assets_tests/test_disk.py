@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saerl_assets.disk import disk_error, folder_digest, new_file, new_folder, write_whole
+from saerl_assets.disk import disk_error, folder_digest, new_file, new_folder, placed, write_whole
 from saerl_assets.domain.errors import SaerlError
 
 
@@ -60,3 +60,22 @@ def test_the_digest_of_a_folder_sees_names_and_bytes(tmp_path: Path) -> None:
     second = folder_digest(folder)
     (folder / "a").rename(folder / "b")
     assert len({first, second, folder_digest(folder)}) == 3
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "x" * 5_000, "x/" * 4_000, "~nobody-of-that-name/x", "\ud800"])
+def test_what_no_file_can_be_called_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SaerlError) as caught:
+        placed(name, tmp_path)
+    assert caught.value.code == "path_invalid"
+    str(caught.value).encode()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_place_is_absolute_and_need_not_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert placed("a/b.jsonl", tmp_path) == tmp_path / "a" / "b.jsonl"
+    assert placed("/elsewhere/x", tmp_path) == Path("/elsewhere/x")
+    assert placed("~/x", tmp_path) == tmp_path / "me" / "x"
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(SaerlError, match="path_invalid"):
+        placed("loop", tmp_path)

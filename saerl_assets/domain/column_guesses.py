@@ -152,7 +152,7 @@ def _guess_split(columns: Sequence[Column], values: Sequence[Mapping[str, object
 
 
 def _guess_labels(columns: Sequence[Column]) -> dict[str, str]:
-    numeric = [column for column in columns if column.kind in {"number", "truth"}]
+    numeric = [column for column in columns if column.smallest is not None]
     labels = {}
     for label, names in _LABEL_NAMES.items():
         fitting = [column for column in numeric if label != "correct" or _is_share(column)]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from saerl_assets.domain.fields import MISSING, Field, field_names, to_json
+from saerl_assets.domain.labels import label_value
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Column:
     mean_characters: float
     """Of its values as text."""
     smallest: float | None
-    """For numbers and truth values; none for others."""
+    """For numbers and truth values; none for others, and where no value is one that a label can have."""
     largest: float | None
     example: object
     """The first value."""
@@ -57,16 +58,16 @@ def _column(path: str, rows: Iterable[Mapping[str, object]]) -> Column:
     texts = [value if isinstance(value, str) else to_json(value) for value in values]
     kinds = Counter(map(_kind, values))
     kind = next(iter(kinds)) if len(kinds) == 1 else "mixed" if kinds else "empty"
-    numbers = [float(value) for value in values if isinstance(value, bool | int | float)]
-    is_numeric = kind in {"number", "truth"}
+    numeric = values if kind in {"number", "truth"} else []
+    numbers = [number for number in map(label_value, numeric) if number is not None]
     return Column(
         path=path,
         kind=kind,
         n_values=len(values),
         n_distinct=len(set(texts)),
         mean_characters=sum(map(len, texts)) / max(len(texts), 1),
-        smallest=min(numbers) if is_numeric else None,
-        largest=max(numbers) if is_numeric else None,
+        smallest=min(numbers, default=None),
+        largest=max(numbers, default=None),
         example=values[0] if values else None,
     )
 

@@ -15,12 +15,15 @@ _OF_A_NETWORK = re.compile(
     re.IGNORECASE,
 )
 """What libraries that fetch something say where the network or the server is to blame, and not the question."""
+_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+"""What a terminal or a log would obey, turn around or refuse: control characters, marks of direction, half surrogate
+pairs. They come from names in somebody's data."""
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP: too early, too often, or a server that cannot answer now."""
 
 
 class SaerlError(Exception):
-    """Something that a user can put right.
+    """Something that a user can put right. What it says can be shown anywhere, whatever names are in it.
 
     Args:
         code: Short stable name in snake case, for scripts and for the troubleshooting page.
@@ -32,16 +35,20 @@ class SaerlError(Exception):
 
     def __init__(self, code: str, problem: str, *, where: str = "", remedy: str, passing: bool = False) -> None:
         self.code = code
-        self.problem = problem
-        self.where = where
-        self.remedy = remedy
+        self.problem = _showable(problem)
+        self.where = _showable(where)
+        self.remedy = _showable(remedy)
         self.passing = passing
-        place = f"{where}: " if where else ""
-        super().__init__(f"{place}{problem} {remedy} [{code}]")
+        place = f"{self.where}: " if where else ""
+        super().__init__(f"{place}{self.problem} {self.remedy} [{code}]")
 
     def __reduce__(self) -> tuple[object, ...]:
         """So that it arrives whole from another process."""
         return _error_of, (self.code, self.problem, self.where, self.remedy, self.passing)
+
+
+def _showable(text: str) -> str:
+    return _UNSHOWABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _error_of(code: str, problem: str, where: str, remedy: str, passing: bool) -> SaerlError:  # noqa: FBT001 - pickled

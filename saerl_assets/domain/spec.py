@@ -9,19 +9,27 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from saerl_assets.domain.errors import SaerlError
 
-KEY_PATTERN = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*-v[1-9][0-9]*")
+MAX_KEY_CHARACTERS = 100
+"""Files are named after keys, and a file's name has 255 bytes at most."""
+
+KEY_PATTERN = re.compile(rf"(?!.{{{MAX_KEY_CHARACTERS + 1}}})[a-z0-9]+(?:[_-][a-z0-9]+)*-v[1-9][0-9]*")
 """A version key, `<name>-v<n>`: safe as a partition key, a file name and a part of a URL."""
 
-LABEL_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
+LABEL_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+_MAX_SHOWN_CHARACTERS = 120
+_INTEGERS = range(-(2**63), 2**63)
+"""What TOML's own rules ask a reader to take."""
 
 Pooling = Literal["max", "mean", "sqrt_mean", "last", "fraction", "binary"]
 """How the tokens of a text become one value per feature: the largest activation, the mean over all tokens or its square
@@ -440,9 +448,10 @@ class BatchSpec(Section):
 class ExportSpec(Section):
     """Trainers that the exported arm is written for."""
 
-    trainers: tuple[
-        Literal["trl", "trl_dpo", "verl", "openrlhf", "nemo_rl", "ms_swift", "jsonl", "parquet"], ...
-    ] = ("trl", "verl")
+    trainers: tuple[Literal["trl", "trl_dpo", "verl", "openrlhf", "nemo_rl", "ms_swift", "jsonl", "parquet"], ...] = (
+        "trl",
+        "verl",
+    )
     """Formats to write with every manifest."""
 
 
@@ -496,7 +505,8 @@ class VersionSpec(Section):
     @classmethod
     def _is_key(cls, value: str | None) -> str | None:
         if value is not None and not KEY_PATTERN.fullmatch(value):
-            message = f"{value!r} is not a version key; write <name>-v<n> in lower case, such as 'math-v1'"
+            limits = f"in lower case and at most {MAX_KEY_CHARACTERS} characters"
+            message = f"{_short(value)} is not a version key; write <name>-v<n> {limits}, such as 'math-v1'"
             raise ValueError(message)
         return value
 
@@ -505,7 +515,8 @@ class VersionSpec(Section):
     def _label_names(cls, value: dict[str, LabelSpec]) -> dict[str, LabelSpec]:
         for name in value:
             if not LABEL_PATTERN.fullmatch(name):
-                message = f"{name!r} is not a label name; use lower-case letters, digits and underscores"
+                rule = "at most 63 lower-case letters, digits and underscores"
+                message = f"{_short(name)} is not a label name; use {rule}"
                 raise ValueError(message)
         return value
 
@@ -583,14 +594,50 @@ def parse_spec(text: str, where: str, changes: Mapping[str, Any] | None = None) 
     """
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        unusual = next(_unusual(document), None)
+    except (ValueError, RecursionError) as error:  # beside TOML's own, a number or a nesting beyond what Python reads
+        problem, remedy = f"This is not TOML: {error}.", "Correct the line it names."
+        if isinstance(error, RecursionError):
+            problem, remedy = "It is nested too deeply to be read.", "Keep to the tables that saerl register drafts."
+        raise SaerlError("spec_syntax", problem, where=where, remedy=remedy) from error
+    if unusual is not None:
+        path, problem = unusual
+        line = _line_of(text, path)
         raise SaerlError(
-            "spec_syntax", f"This is not TOML: {error}.", where=where, remedy="Correct the line it names."
-        ) from error
+            "spec_invalid",
+            f"{_short('.'.join(path))} holds {problem}.",
+            where=f"{where}:{line}" if line else where,
+            remedy="Correct the value.",
+        )
     try:
         return VersionSpec.model_validate(_changed(document, changes or {}))
     except ValidationError as error:
         raise _explain(error, text, where) from error
+
+
+def _unusual(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[list[str], str]]:
+    """Values that no setting can have, each with its path, and that no file, database or JSON would keep."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _unusual(each, (*path, name))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _unusual(each, path)
+    elif isinstance(value, int) and value not in _INTEGERS:
+        yield list(path), "a number of more than 64 bits"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield list(path), f"{value}, which is no number"
+    elif isinstance(value, str) and "\0" in value:
+        yield list(path), "the character NUL"
+
+
+def _short(value: object) -> str:
+    """A value for a message: on one line, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number or a nesting beyond what Python writes
+        text = type(value).__name__
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}..."
 
 
 def _changed(document: Any, changes: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - what TOML can hold
@@ -647,11 +694,11 @@ def _explain(error: ValidationError, text: str, where: str) -> SaerlError:
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(path[-1], _keys_of(path[:-1]), n=1)
         remedy = f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(_keys_of(path[:-1]))}."
-        return SaerlError("spec_invalid", f"Unknown key {dotted!r}.{others}", where=place, remedy=remedy)
+        return SaerlError("spec_invalid", f"Unknown key {_short(dotted)}.{others}", where=place, remedy=remedy)
     if first["type"] == "missing":
         return SaerlError("spec_invalid", f"The key {dotted!r} is missing.{others}", where=where, remedy="Add it.")
     message = first["msg"].removeprefix("Value error, ")
-    subject = f"{dotted} = {first['input']!r}: " if path and not isinstance(first["input"], dict) else ""
+    subject = f"{dotted} = {_short(first['input'])}: " if path and not isinstance(first["input"], dict) else ""
     return SaerlError("spec_invalid", f"{subject}{message}.{others}", where=place, remedy="Correct the value.")
 
 

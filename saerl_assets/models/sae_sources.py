@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from saerl_assets.disk import new_folder
+from saerl_assets.disk import new_folder, placed
 from saerl_assets.domain.errors import SaerlError, is_passing
 from saerl_assets.models.sae_files import SaeContents, unsafe
 from saerl_assets.models.sae_formats import conversion, in_two_directions
@@ -36,7 +36,7 @@ def fetch_sae(source: str, *, folder: Path, into: Path) -> Path:
     scheme, _, rest = source.partition(":")
     if scheme == "path":
         # links are not followed: in the hub's cache the names are theirs, not those of what they point at
-        place = (folder / Path(rest).expanduser()).absolute()
+        place = placed(rest, folder)
         convert = conversion(place)
         if convert is None:
             load_encoder(place, "cpu")

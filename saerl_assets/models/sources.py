@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saerl_assets.disk import file_digest, write_whole
+from saerl_assets.disk import file_digest, placed, write_whole
 from saerl_assets.domain.errors import SaerlError, is_passing
 from saerl_assets.domain.progress import Progress, silent
 from saerl_assets.models.wheels import COPY_BYTES, damaged, from_wheel
@@ -52,7 +52,7 @@ def locate_model(source: str, *, cache: Path, folder: Path, progress: Progress =
     """
     scheme, _, rest = source.partition(":")
     if scheme == "path":
-        return _local(source, (folder / Path(rest).expanduser()).resolve(), cache)
+        return _local(source, placed(rest, folder).resolve(), cache)
     if scheme == "hf":
         return _from_hub(source, rest, cache)
     if scheme == "pypi":

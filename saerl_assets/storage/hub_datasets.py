@@ -107,7 +107,10 @@ def read_folder(folder: Path, part: str) -> Iterator[SourceRow]:
     if not any((folder / file).exists() for file in ("state.json", "dataset_dict.json")):
         yield from _rows(_load(str(folder), configuration or None, {"split": split}, where))
         return
-    loaded = _import("datasets").load_from_disk(str(folder))
+    try:
+        loaded = _import("datasets").load_from_disk(str(folder))
+    except Exception as error:  # whatever it makes of files that are not what it wrote
+        raise _unreadable(where, f"{error}".strip().rstrip(".")) from error
     if isinstance(loaded, dict):
         if split not in loaded:
             raise _unreadable(where, f"There is no split {split!r}; there are {', '.join(loaded)}")

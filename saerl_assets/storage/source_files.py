@@ -20,6 +20,9 @@ from saerl_assets.domain.fields import MAX_RAW_CHARACTERS, SourceRow
 
 _BOM = b"\xef\xbb\xbf"
 _BATCH_ROWS = 2_000
+PARQUET_FAILURES = (pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+"""What libraries raise for a Parquet file that is broken, or holds what they cannot read: a panic of polars is one, and
+bytes that are not UTF-8 are a `ValueError`."""
 _SAMPLE_BYTES = 1 << 20
 
 
@@ -61,10 +64,11 @@ def read_parquet(path: Path) -> Iterator[SourceRow]:
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH_ROWS):
+                batch.validate(full=True)  # text that is not UTF-8 would be found one library too late
                 for value in arrow_rows(batch):
                     yield SourceRow(position, position + 1, value)
                     position += 1
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError) as error:
+    except PARQUET_FAILURES as error:
         raise parquet_error(path, error) from error
 
 
@@ -75,7 +79,7 @@ def arrow_rows(table: pa.Table | pa.RecordBatch) -> Iterator[dict[str, object]]:
     yield from frame.iter_rows(named=True)
 
 
-def parquet_error(path: Path, error: Exception) -> SaerlError:
+def parquet_error(path: Path, error: BaseException) -> SaerlError:
     """A Parquet file that cannot be read, in words."""
     remedy = "Write the file again; pandas, polars and datasets can."
     return SaerlError("source_broken", f"This is no readable Parquet file: {error}.", where=str(path), remedy=remedy)
@@ -86,7 +90,7 @@ def estimate_rows(path: Path, kind: str) -> int:
     if kind == "parquet":
         try:
             return int(pq.read_metadata(path).num_rows)
-        except (pa.ArrowException, OSError) as error:
+        except PARQUET_FAILURES as error:
             raise parquet_error(path, error) from error
     with path.open("rb") as file:
         sample = file.read(_SAMPLE_BYTES)

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from saerl_assets.disk import file_digest, folder_digest, size_bytes
+from saerl_assets.disk import file_digest, folder_digest, placed, size_bytes
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.fields import SourceRow
 from saerl_assets.domain.gym import TaskMix, generate_rows, parse_tasks
@@ -73,7 +72,7 @@ def resolve_source(source: str, folder: Path) -> ResolvedSource:
 
     Raises:
         SaerlError: `source_syntax`, `source_missing`, `source_is_folder`, `folder_empty`, `source_unreadable`,
-            `source_empty`, `source_type`, or what is wrong with a hub name or a task mix.
+            `source_empty`, `source_type`, `path_invalid`, or what is wrong with a hub name or a task mix.
     """
     scheme, separator, name = source.partition(":")
     if not separator or scheme not in {"path", "hf", "gym"} or not name:
@@ -83,15 +82,15 @@ def resolve_source(source: str, folder: Path) -> ResolvedSource:
         raise SaerlError("source_syntax", f"{source!r} is not a source.", where=source, remedy=remedy)
     if scheme == "hf":
         return _resolve_hub(name, folder)
-    path = (folder / Path(name).expanduser()).resolve()
-    if scheme == "path" and path.is_dir():
-        return _resolve_folder(path)
-    _check_file(path)
-    if scheme == "gym":
-        _read_mix(path)
-        named = hashlib.sha256(path.read_bytes() + b"\0" + _gym_version().encode()).hexdigest()
-        return ResolvedSource("gym", str(path), named, size_bytes(path))
-    return _resolve_file(path)
+    path = placed(name, folder).resolve()
+    try:
+        if scheme == "path" and path.is_dir():
+            return _resolve_folder(path)
+        _check_file(path)
+        return _resolve_mix(path) if scheme == "gym" else _resolve_file(path)
+    except OSError as error:  # a folder that may not be listed, a disk that gives up
+        remedy = "Give yourself permission to read it, and look at the disk."
+        raise SaerlError("source_unreadable", f"It cannot be read: {error}.", where=str(path), remedy=remedy) from error
 
 
 def read_source(resolved: ResolvedSource) -> Iterator[SourceRow]:
@@ -168,6 +167,12 @@ def _resolve_file(path: Path) -> ResolvedSource:
     return ResolvedSource(kind, str(path), file_digest(path), size_bytes(path))
 
 
+def _resolve_mix(path: Path) -> ResolvedSource:
+    _read_mix(path)
+    named = hashlib.sha256(path.read_bytes() + b"\0" + _gym_version().encode()).hexdigest()
+    return ResolvedSource("gym", str(path), named, size_bytes(path))
+
+
 def _folder_rows(resolved: ResolvedSource) -> Iterator[SourceRow]:
     """The rows of its files in the order of their names; positions and lines count on from file to file."""
     position = line = 0
@@ -183,7 +188,7 @@ def _folder_rows(resolved: ResolvedSource) -> Iterator[SourceRow]:
 
 def _resolve_hub(name: str, folder: Path) -> ResolvedSource:
     path_text, _, part = name.partition("#")
-    path = (folder / Path(path_text).expanduser()).resolve()
+    path = placed(path_text, folder).resolve()
     if path.is_dir():
         return ResolvedSource("hf_folder", f"{path}#{part or 'train'}", folder_digest(path), size_bytes(path))
     hub_name = HubName.parse(name)
@@ -224,7 +229,7 @@ def _check_format(path: Path, kind: str) -> None:
     if kind == "parquet":
         try:
             pq.read_metadata(path)
-        except (pa.ArrowException, OSError) as error:
+        except source_files.PARQUET_FAILURES as error:
             raise source_files.parquet_error(path, error) from error
         return
     with path.open("rb") as file:
@@ -238,7 +243,7 @@ def _check_format(path: Path, kind: str) -> None:
 def _read_mix(path: Path) -> TaskMix:
     try:
         return parse_tasks(tomllib.loads(path.read_bytes().decode("utf-8-sig")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # beside TOML's own, a number or a nesting beyond what Python reads
         remedy = "Correct the line that it names."
         raise SaerlError("tasks_invalid", f"This is not TOML: {error}.", where=str(path), remedy=remedy) from error
     except SaerlError as error:

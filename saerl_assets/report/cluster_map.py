@@ -11,7 +11,7 @@ import polars as pl
 
 from saerl_assets.report.blocks import Point, Scatter
 from saerl_assets.report.marks import SHADES, shade_of
-from saerl_assets.report.style import CARD, INK, card, label, message, png
+from saerl_assets.report.style import CARD, FONT, INK, card, label, message, png
 from saerl_assets.report.tables import prompts_shown
 from saerl_assets.report.words import count, cut, figure, short
 
@@ -50,8 +50,17 @@ def figure_cluster_map(places: pl.DataFrame, trust: float | None = None) -> byte
     colours = [SHADES[shade_of(cluster)] for cluster in shown["cluster_id"]]
     axes.scatter(shown["x"], shown["y"], s=14, c=colours, alpha=0.75, linewidths=0)
     for cluster, x, y in middles(places).head(MAX_NUMBERS).select("cluster_id", "x", "y").iter_rows():
-        box = {"facecolor": CARD, "alpha": 0.8, "edgecolor": "none", "boxstyle": "round,pad=0.15"}
-        axes.text(x, y, str(cluster), color=INK, fontsize=8, fontweight="bold", ha="center", va="center", bbox=box)
+        axes.annotate(
+            str(cluster),
+            (x, y),
+            xytext=(5.0, 4.0),
+            textcoords="offset points",
+            color=INK,
+            fontsize=8,
+            fontweight="bold",
+            fontfamily=FONT,
+            bbox={"facecolor": CARD, "alpha": 0.7, "edgecolor": "none", "boxstyle": "round,pad=0.1"},
+        )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)

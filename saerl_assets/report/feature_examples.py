@@ -20,6 +20,9 @@ MAX_LINES = 16
 LETTERS_BEFORE, LETTERS_TOKEN, LETTERS_AFTER = 44, 16, 44
 SETS_APART = 2
 """Column of the table with the clusters that a feature sets apart."""
+MONOSPACED = "DejaVu Sans Mono"
+LETTER = 0.00869
+"""Width of a letter of 8 points, as a part of the figure's: 0.602 em of 8/72 inch on 7.7 inches."""
 CONTEXT = 110
 """Letters that the page shows on each side of the token."""
 
@@ -48,22 +51,25 @@ def figure_feature_examples(examples: pl.DataFrame) -> bytes:
     )
     drawn.axes[0].set_axis_off()
     for line, row in enumerate(shown.iter_rows(named=True)):
-        y = 1.0 - (0.78 + 0.27 * line) / height
-        before = one_line(row["before"])[-LETTERS_BEFORE:]
-        for x, text, colour, side in (
-            (0.02, f"{row['feature_id']}", MUTED, "left"),
+        token = token_text(row["token"])[:LETTERS_TOKEN]
+        pieces = (
+            (0.02, str(row["feature_id"]), MUTED, "left"),
             (0.135, figure(row["activation"]), MUTED, "right"),
-            (0.545, before, INK, "right"),
-            (0.55, one_line(row["token"])[:LETTERS_TOKEN] or "␣", VERMILION, "left"),
-        ):
-            drawn.figure.text(
-                x, y, escape_math(text), fontsize=8, family="DejaVu Sans Mono", color=colour, ha=side, va="center"
-            )
-        right = 0.55 + 0.00865 * (len(one_line(row["token"])[:LETTERS_TOKEN] or "␣"))
-        after = one_line(row["after"])[: LETTERS_AFTER - len(one_line(row["token"])[:LETTERS_TOKEN])]
-        drawn.figure.text(
-            right, y, escape_math(after), fontsize=8, family="DejaVu Sans Mono", color=INK, ha="left", va="center"
+            (0.55, one_line(row["before"])[-LETTERS_BEFORE:], INK, "right"),
+            (0.55, token, VERMILION, "left"),
+            (0.55 + LETTER * len(token), one_line(row["after"])[: LETTERS_AFTER - len(token)], INK, "left"),
         )
+        for x, text, colour, side in pieces:
+            drawn.figure.text(
+                x,
+                1.0 - (0.78 + 0.27 * line) / height,
+                escape_math(text),
+                fontsize=8,
+                family=MONOSPACED,
+                color=colour,
+                ha=side,
+                va="center",
+            )
     return png(drawn)
 
 
@@ -119,13 +125,19 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "⏎").replace("\t", " ")
 
 
+def token_text(text: str) -> str:
+    """A token as it is read; where it is white space alone, a sign for each."""
+    line = one_line(text)
+    return line if line.strip() else "␣" * max(len(line), 1)
+
+
 def _marked(example: dict[str, object]) -> Marked:
     before, after = one_line(str(example["before"])), one_line(str(example["after"]))
     start = "…" if len(before) > CONTEXT else ""
     end = "…" if len(after) > CONTEXT else ""
     return Marked(
         start + before[-CONTEXT:],
-        one_line(str(example["token"])) or "␣",
+        token_text(str(example["token"])),
         after[:CONTEXT] + end,
         figure(float(str(example["activation"]))),
     )

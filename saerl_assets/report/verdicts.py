@@ -221,7 +221,7 @@ def judge_lineage(inputs: ReportInputs) -> Verdict:
         return Verdict("good", "The first of its line.")
     here = inputs.version_measures.filter(pl.col("dataset_version") == inputs.spec.key)
     beyond = here.filter(pl.col("share_of_threshold") > 1.0)
-    words = f"It continues {inputs.spec.parent}, {count(before.height, 'version')} back to its first."
+    words = f"It continues {here['parent'][0]}, {count(before.height, 'version')} back to its first."
     if beyond.height:
         return Verdict("watch", f"{words} Beyond its limit: {beyond['furthest_measure'][0].replace('_', ' ')}.")
     return Verdict("good", words)

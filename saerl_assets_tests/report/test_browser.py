@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from saerl_assets.report.page import render_report
+from saerl_assets.resources.home import HomeResource
 from saerl_assets_tests.report.browser import Page, open_page
 from saerl_assets_tests.report.frames import report_inputs, the_frames
 from saerl_assets_tests.report.test_page import SECTIONS
+from saerl_assets_tests.tiny import KEY
 
 N_PROMPTS = 200
 SHOWN = """[...document.querySelectorAll("#prompts-table tbody tr")].filter((row) => !row.hidden)"""
@@ -114,6 +116,23 @@ def test_a_table_is_sorted_by_its_numbers_and_filtered_by_words(page: Page) -> N
         "input.dispatchEvent(new Event('input')); })()"
     )
     assert page.value(f"{SHOWN}.length") == 0
+
+
+def test_the_report_of_a_version_that_was_built_is_whole(tiny_home: HomeResource, browser: Page) -> None:
+    found = tiny_home.warehouse().rows("version_report", dataset_version=KEY)
+    browser.open(tiny_home.open().root / found["path"][0])
+    heights = browser.value(f"{list(SECTIONS)!r}.map((name) => document.getElementById(name)?.offsetHeight ?? 0)")
+    assert [name for name, height in zip(SECTIONS, heights, strict=True) if height < 40] == []
+    assert browser.complaints() == []
+    examples = tiny_home.warehouse().rows("feature_examples", dataset_version=KEY)
+    assert browser.value("document.querySelectorAll('#features-table mark').length") == examples.height > 0
+    texts = dict(tiny_home.warehouse().rows("prompts", ["prompt_id", "text"], dataset_version=KEY).iter_rows())
+    for row in examples.iter_rows(named=True):
+        assert row["before"] + row["token"] + row["after"] in texts[row["prompt_id"]]
+    places = tiny_home.warehouse().rows("cluster_map", dataset_version=KEY)
+    assert browser.value("document.querySelectorAll('#cluster-map circle').length") == places.height == len(texts)
+    settings = browser.value("[...document.querySelectorAll('#exports pre')].map((one) => one.textContent).join('\\n')")
+    assert "shuffle_dataset" in settings
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

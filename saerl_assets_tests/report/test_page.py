@@ -11,11 +11,16 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
+from saerl_assets.domain.spec import parse_spec, spec_digest
+from saerl_assets.report.cluster_map import cluster_map_block
+from saerl_assets.report.feature_examples import SETS_APART, examples_table, token_text
 from saerl_assets.report.inputs import ReportInputs
+from saerl_assets.report.lineage_tables import feedback_block
+from saerl_assets.report.order_tables import batch_strip
 from saerl_assets.report.page import render_report
 from saerl_assets.report.tables import clusters_table, prompts_table
 from saerl_assets.report.words import cut
-from saerl_assets_tests.report.frames import HOSTILE, empty_frames, report_inputs, the_frames
+from saerl_assets_tests.report.frames import HOSTILE, a_spec, empty_frames, report_inputs, the_frames
 
 SECTIONS = (
     "summary",
@@ -41,6 +46,7 @@ class Reader(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.words: list[str] = []
+        self.inside: list[tuple[str, str]] = []
         self.scripts: list[str] = []
         self.depth: list[str] = []
         self.feed(page)
@@ -55,6 +61,7 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         inside = self.depth[-1] if self.depth else ""
+        self.inside.append((inside, data))
         (self.scripts if inside == "script" else self.words).append(data)
 
     def ids(self) -> list[str]:
@@ -194,3 +201,66 @@ def test_two_thousand_long_prompts_stay_under_three_megabytes(inputs: ReportInpu
     assert inputs.prompts["text"].str.len_chars().mean() > 3000  # type: ignore[operator]
     assert len(re.findall(r"<tr><td", page)) > 2000
     assert len(page.encode()) < 3_000_000
+
+
+def test_firing_tokens_are_marked_between_what_surrounds_them(inputs: ReportInputs, read: Reader) -> None:
+    marked = [word for tag, word in read.inside if tag == "mark"]
+    assert len(marked) == inputs.feature_examples.height
+    assert set(marked) == {token_text(token) for token in inputs.feature_examples["token"]}
+    table = examples_table(inputs)
+    apart = [bool(row[SETS_APART].text) for row in table.rows]
+    assert apart == sorted(apart, reverse=True), "what sets a cluster apart is read first"
+
+
+def test_a_version_without_examples_shows_its_features_by_prompts(inputs: ReportInputs) -> None:
+    bare = dataclasses.replace(inputs, feature_examples=inputs.feature_examples.clear())
+    read = Reader(render_report(bare))
+    assert "features-table" in read.ids()
+    assert "mark" not in {tag for tag, _ in read.elements}
+
+
+@pytest.mark.parametrize(("token", "said"), [(" legs", " legs"), ("\n", "⏎"), (" ", "␣"), ("", "␣"), ("\u202e", "�")])
+def test_a_token_that_cannot_be_seen_has_a_sign(token: str, said: str) -> None:
+    assert token_text(token) == said
+
+
+def test_a_point_carries_its_text_only_where_the_table_does_not(
+    inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {point.text for point in cluster_map_block(inputs).points} == {""}
+    monkeypatch.setattr("saerl_assets.report.tables.MAX_PROMPTS", 50)
+    told = [point.text for point in cluster_map_block(inputs).points]
+    assert "" in told
+    assert len(set(told)) > 100
+
+
+def test_a_long_order_is_thinned_and_says_so(inputs: ReportInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = batch_strip(inputs)
+    assert len(whole.steps) == inputs.ordered.select("epoch", "step").n_unique()
+    assert all(0.0 <= step.low <= step.middle <= step.high <= 1.0 for step in whole.steps)
+    monkeypatch.setattr("saerl_assets.report.order_tables.MAX_STEPS", 10)
+    thinned = batch_strip(inputs)
+    assert len(thinned.steps) <= 10
+    assert "th batch is drawn." in thinned.note
+
+
+def test_what_a_trainer_is_told_and_what_trainings_told_is_there(inputs: ReportInputs, read: Reader) -> None:
+    shown = read.text()
+    for text in inputs.trainer_settings["text"]:
+        assert text in shown
+    assert "saerl lint YOUR_CONFIG --trainer trl" in shown
+    assert "saerl verify YOUR_LOG --manifest demo-v1" in shown
+    assert "Difficulty against the mean reward of warmup <b>1</b>" in shown
+    assert "saerl labels add" not in shown
+    bare = dataclasses.replace(inputs, training_feedback=inputs.training_feedback.clear())
+    assert "saerl labels add demo-v1 path/to/saerl_log.jsonl" in Reader(render_report(bare)).text()
+
+
+def test_a_log_without_a_measure_has_no_points(inputs: ReportInputs) -> None:
+    nothing = inputs.training_feedback.with_columns(reward=pl.lit(None, pl.Float64))
+    assert feedback_block(dataclasses.replace(inputs, training_feedback=nothing)) is None
+
+
+def test_the_spec_on_the_page_is_the_spec(read: Reader) -> None:
+    (toml,) = [word for tag, word in read.inside if tag == "pre" and word.startswith('key = "demo-v1"')]
+    assert spec_digest(parse_spec(toml, "page")) == spec_digest(a_spec())

@@ -25,6 +25,7 @@ JUDGES = (
     verdicts.judge_batches,
     verdicts.judge_exports,
     verdicts.judge_artifacts,
+    verdicts.judge_feedback,
 )
 
 
@@ -128,3 +129,33 @@ def test_each_label_has_a_verdict_of_its_own_on_the_signals(full: ReportInputs) 
     assert [verdict.text.partition(":")[0] for verdict in found] == ["correct", "difficulty"]
     without = dataclasses.replace(full, evidence_verdicts=full.evidence_verdicts.clear())
     assert [verdict.level for verdict in verdicts.judge_evidence(without)] == ["missing"]
+
+
+def test_a_reward_that_rises_with_difficulty_is_worth_a_look(full: ReportInputs) -> None:
+    said = verdicts.judge_feedback(full)
+    assert said.text.startswith("warmup <b>1</b>: Spearman -0.")
+    turned = full.training_feedback.with_columns(reward=1.0 - pl.col("reward"))
+    other = verdicts.judge_feedback(dataclasses.replace(full, training_feedback=turned))
+    assert other.level == "watch"
+    assert "Harder prompts were expected to have less of it" in other.text
+    losses = turned.with_columns(loss="reward", reward=pl.lit(None, pl.Float64))
+    assert verdicts.judge_feedback(dataclasses.replace(full, training_feedback=losses)).level == "good"
+
+
+@pytest.mark.parametrize("n_prompts", [0, 2])
+def test_a_log_that_cannot_be_held_against_difficulty_is_said_so(n_prompts: int, full: ReportInputs) -> None:
+    few = full.training_feedback.head(max(n_prompts, 1))
+    few = few if n_prompts else few.with_columns(reward=pl.lit(None, pl.Float64))
+    said = verdicts.judge_feedback(dataclasses.replace(full, training_feedback=few))
+    assert said.level == "watch"
+    assert ("too few prompts" if n_prompts else "holds no reward") in said.text
+
+
+def test_a_version_beyond_a_limit_of_its_line_is_worth_a_look(full: ReportInputs) -> None:
+    said = verdicts.judge_lineage(full)
+    assert said.level == "watch"
+    assert said.text == "It continues demo-v0, 1 version back to its first. Beyond its limit: population shift."
+    within = full.version_measures.with_columns(share_of_threshold=0.5)
+    assert verdicts.judge_lineage(dataclasses.replace(full, version_measures=within)).level == "good"
+    first = full.version_measures.filter(pl.col("dataset_version") == "demo-v1")
+    assert verdicts.judge_lineage(dataclasses.replace(full, version_measures=first)).text == "The first of its line."

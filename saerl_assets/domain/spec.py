@@ -674,7 +674,7 @@ def from_canonical(document: str) -> VersionSpec:
 def digest(value: Any) -> str:  # noqa: ANN401 - anything that JSON can hold
     """SHA-256 in hex of a JSON value with sorted keys. The one way in which this package names things by content."""
     document = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(document.encode()).hexdigest()
+    return hashlib.sha256(document.encode(errors="surrogatepass")).hexdigest()  # names of files need not be UTF-8
 
 
 def spec_digest(spec: VersionSpec) -> str:

@@ -17,6 +17,7 @@ from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.fields import SourceRow, shown
 
 N_SAMPLED_ROWS = 1_000
+_MAX_DRAFTED_CHARACTERS = 80
 
 _SIDES = ("chosen", "rejected")
 _FINAL_ANSWER_MARK = "\n#### "
@@ -49,7 +50,7 @@ def draft_key(source: str) -> str:
     """A version key made of a source's name: `path:data/My Rows.jsonl` becomes `my-rows-v1`."""
     name = re.split(r"[@#]", source.partition(":")[2] or source)[0].rstrip("/").rsplit("/", 1)[-1]
     words = re.findall(r"[a-z0-9]+", re.sub(r"\.[a-z]+$", "", name.lower()))
-    return f"{'-'.join(words) or 'data'}-v1"
+    return f"{'-'.join(words)[:_MAX_DRAFTED_CHARACTERS].strip('-') or 'data'}-v1"
 
 
 def _render(guess: Guess, columns: Sequence[Column], n_rows: int, source: str, key: str) -> str:

@@ -23,7 +23,7 @@ from saerl_assets.domain.arrivals import newest_keys, next_key, split_key
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.spec import VersionSpec, canonical_json, from_canonical, parse_spec
 from saerl_assets.domain.spec_draft import N_SAMPLED_ROWS, draft_key, draft_spec
-from saerl_assets.storage.inbox import DEFAULT_SPEC, Inbox, Intent, companions
+from saerl_assets.storage.inbox import DEFAULT_SPEC, Inbox, Intent, check_name
 from saerl_assets.storage.locks import locked
 from saerl_assets.storage.sources import ResolvedSource, read_source, resolve_source
 
@@ -138,18 +138,20 @@ class Arrivals:
         own = self.inbox.own_spec(name)
         if own is None:
             return []
-        return [own.name, *sorted(each for each in companions(own) if (self.inbox.folder / each).is_file())]
+        return [own.name, *sorted(self.inbox.companions(own))]
 
     def _intent(self, name: str) -> Intent:
         """Decides which version a data file becomes.
 
         Raises:
-            SaerlError: What is wrong with the file or its spec; `already_taken`.
+            SaerlError: What is wrong with the file, its name or its spec; `already_taken`.
         """
         folder = self.inbox.folder
-        if (folder / name).is_symlink():
-            remedy = "Copy the file itself into the inbox."
-            raise SaerlError("source_is_link", "This is a link.", where=name, remedy=remedy)
+        for each in (name, *self._with_it(name)):
+            check_name(each)
+            if (folder / each).is_symlink():
+                remedy = "Copy the file itself into the inbox."
+                raise SaerlError("source_is_link", "This is a link.", where=each, remedy=remedy)
         found = resolve_source(f"path:{name}", folder)
         values = [row.value for row in islice(read_source(found), N_SAMPLED_ROWS)]
         if not any(value is not None for value in values):

@@ -16,6 +16,7 @@ looked at (automation).
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -35,6 +36,9 @@ DEFAULT_SPEC = "default.toml"
 RECORD = "arrival.json"
 UNNAMED = "-"
 """Folder of the logs of trainings without a name."""
+
+MAX_NAME_BYTES = 200
+"""Of a file's name, which is lengthened when it is kept; file systems take 255."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,20 @@ class Inbox:
 
     def own_spec(self, name: str) -> Path | None:
         """The spec beside a data file: `<name>.toml` or `<file>.toml`."""
-        places = (self.folder / Path(name).with_suffix(".toml").name, self.folder / f"{name}.toml")
-        return next((place for place in places if place.is_file() and place.name != DEFAULT_SPEC), None)
+        there = {seen.name for seen in _look(self.folder)} - {DEFAULT_SPEC}
+        names = (Path(name).with_suffix(".toml").name, f"{name}.toml")
+        return next((self.folder / each for each in names if each in there), None)
 
     def named_by_specs(self) -> set[str]:
         """Files of the inbox that a spec in it names, such as label files."""
-        return {
-            name for path in self.folder.glob("*.toml") for name in companions(path) if (self.folder / name).is_file()
-        }
+        return {name for path in self.folder.glob("*.toml") for name in self.companions(path)}
+
+    def companions(self, spec: Path) -> set[str]:
+        """Files beside a spec that it names as `path:NAME`; none of a spec that cannot be read.
+
+        Files of our own, which have hidden names, are none of them.
+        """
+        return _named_by(spec) & {seen.name for seen in _look(self.folder)}
 
     def claim(self, intent: Intent) -> None:
         """Says what is being done, before it is done."""
@@ -131,6 +141,10 @@ class Inbox:
             return Intent(**json.loads(self._journal.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, TypeError) as error:
+            problem = f"What was begun cannot be read: {error}."
+            remedy = "Delete this file. What it was about is in the inbox, or below taken/ and can be put there again."
+            raise SaerlError("inbox_damaged", problem, where=str(self._journal), remedy=remedy) from error
 
     def disclaim(self) -> None:
         """Says that it is done, or that it never will be."""
@@ -181,14 +195,14 @@ class Inbox:
             error: What is wrong with it, and what to do.
         """
         rejected = self.folder / "rejected"
-        first = _free(rejected, Path(names[0]).name)
+        first = _free(rejected, _shortened(Path(names[0]).name))
         where = f"{error.where}: " if error.where else ""
         reason = f"code: {error.code}\nproblem: {where}{error.problem}\nwhat to do: {error.remedy}\n"
         write_whole(first.with_name(f"{first.name}.reason.txt"), reason)
         for name in names:
             origin = self.folder / name
             if origin.exists() or origin.is_symlink():
-                origin.replace(first if name == names[0] else _free(rejected, origin.name))
+                origin.replace(first if name == names[0] else _free(rejected, _shortened(origin.name)))
         return first
 
     def add_labels(self, key: str, source: Path, *, run_name: str = "", move: bool = False) -> Path:
@@ -201,12 +215,15 @@ class Inbox:
             move: Takes the file away from where it is, instead of copying it.
 
         Raises:
-            SaerlError: `unknown_version`, `source_missing`, `source_type`, or what is wrong with the file.
+            SaerlError: `unknown_version`, `name_refused`, `source_missing`, `source_type`, or what is wrong with the
+                file.
         """
+        check_name(source.name)
+        training = _folder_of(run_name)
         found = resolve_source(f"path:{source.absolute()}", source.parent)
         folder = self.labels_of(key)
         present = next(folder.glob(f"*/{found.digest[:16]}-*"), None)
-        target = present or folder / quote(run_name or UNNAMED, safe=" ") / f"{found.digest[:16]}-{source.name}"
+        target = present or folder / training / f"{found.digest[:16]}-{source.name}"
         if present is None:
             with new_file(target) as made:
                 copyfile(source, made)
@@ -238,11 +255,61 @@ class Inbox:
         return self.folder / ".taking.json"
 
 
-def companions(spec: Path) -> set[str]:
-    """Files beside a spec that it names as `path:NAME`; none of a spec that cannot be read."""
+def check_name(name: str) -> None:
+    """Whether a file of this name can be kept.
+
+    Raises:
+        SaerlError: `name_refused`.
+    """
+    problem = ""
+    if name == RECORD:
+        problem = "We keep a file of this name beside the data."
+    elif not _is_text(name):
+        problem = "Its name is not UTF-8."
+    elif len(name.encode()) > MAX_NAME_BYTES:
+        problem = f"Its name has {len(name.encode())} bytes, over {MAX_NAME_BYTES}."
+    if problem:
+        remedy = "Give it another name, and put it there again."
+        raise SaerlError("name_refused", problem, where=name, remedy=remedy)
+
+
+def _folder_of(run_name: str) -> str:
+    """The name of the folder with a training's logs, one path component whatever the training is called.
+
+    Raises:
+        SaerlError: `name_refused`.
+    """
+    quoted = quote(run_name or UNNAMED, safe=" ") if _is_text(run_name) else ""
+    if not 0 < len(quoted) <= MAX_NAME_BYTES:
+        problem = "The training's name is too long." if quoted else "The training's name is not UTF-8."
+        raise SaerlError(
+            "name_refused", problem, where=run_name[:MAX_NAME_BYTES], remedy="Give it a shorter, plain one."
+        )
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8; other bytes are half surrogate pairs here."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shortened(name: str) -> str:
+    """A name that a file can still have when more is put behind it."""
+    kept = os.fsencode(name)
+    if len(kept) <= MAX_NAME_BYTES:
+        return name
+    suffix = os.fsencode(Path(name).suffix)[-20:]
+    return kept[: MAX_NAME_BYTES - len(suffix)].decode(errors="ignore") + suffix.decode(errors="ignore")
+
+
+def _named_by(spec: Path) -> set[str]:
     try:
         document = tomllib.loads(spec.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return set()
     data = document.get("data")
     own = data.get("source") if isinstance(data, dict) else None

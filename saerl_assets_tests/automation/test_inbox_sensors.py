@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,6 +124,30 @@ def test_a_file_is_asked_for_once_it_is_whole_and_once_only(daemon: Daemon) -> N
     assert daemon.tick("inbox") == [], "it has grown"
     (request,) = daemon.tick("inbox")
     assert request.run_config == take_in_config(PLACEMENT, files=["sums.jsonl"])
+
+
+@pytest.mark.parametrize("name", [b"\xff.jsonl", b"a" * 249 + b".jsonl", b"\x1b[2J\n'; --.jsonl"])
+def test_a_hostile_name_goes_through_the_sensor_and_its_run(daemon: Daemon, name: bytes) -> None:
+    path = put(daemon.home, os.fsdecode(name))
+    put(daemon.home, "good.jsonl", 20)
+    daemon.tick("inbox")
+    daemon.take_in(*daemon.tick("inbox"))
+    assert daemon.last.success
+    assert not path.exists()
+    assert "good-v1" in daemon.home.catalog().keys()  # noqa: SIM118 - a method of the catalog
+    assert daemon.tick("inbox") == []
+
+
+@pytest.mark.parametrize(
+    "place", [b"\xff/a.jsonl", b"sums-v1/\xff/a.jsonl", b"sums-v1/" + b"\xc3\xbc" * 120 + b"/a.jsonl"]
+)
+def test_labels_of_a_hostile_name_are_set_aside(daemon: Daemon, place: bytes) -> None:
+    add_partition(daemon.instance, "sums-v1")
+    path = put(daemon.home, f"labels/{os.fsdecode(place)}", 3)
+    daemon.tick("late_labels")
+    assert daemon.tick("late_labels") == []
+    assert not path.exists()
+    assert (daemon.home.open().inbox / "rejected" / "a.jsonl.reason.txt").exists()
 
 
 @pytest.mark.usefixtures("no_warehouse")

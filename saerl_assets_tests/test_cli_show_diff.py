@@ -162,11 +162,12 @@ def test_keys_of_versions_are_completed_without_opening_the_warehouse(
     assert keys("") == []
 
 
-def test_bash_is_offered_verbs_and_keys(built: HomeResource) -> None:
-    root = built.open().root
-    assert completed("saerl d", 1, root) == ["delete", "diff", "doctor"]
-    assert completed("saerl diff ti", 2, root) == [KEY]
-    assert completed("saerl completion z", 2, root) == ["zsh"]
+def test_bash_is_offered_verbs_in_the_order_of_use_and_keys(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / f"{KEY}.json").touch()
+    assert completed("saerl d", 1, tmp_path) == ["diff", "delete", "doctor"]
+    assert completed("saerl diff ti", 2, tmp_path) == [KEY]
+    assert completed("saerl completion z", 2, tmp_path) == ["zsh"]
 
 
 # ---------------------------------------------------------------- exit codes

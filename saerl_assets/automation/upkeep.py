@@ -26,7 +26,16 @@ OLDER_THAN_DAYS = 7.0
 LOOKED_AFTER = ("cluster_drift", "version_drift", "artifacts")
 """What a night makes anew: drift, since a parent may have been clustered again, and the digests of all files. Nothing
 that a score or an order is made from is among it, so a night makes nothing else due."""
-CLUSTERED_AGAIN = ("clusters", "cluster_assignments", "cluster_quality", "cluster_drift", "version_drift")
+CLUSTERED_AGAIN = (
+    "clusters",
+    "cluster_assignments",
+    "cluster_quality",
+    "cluster_drift",
+    "version_drift",
+    "cluster_map",
+    "feature_examples",
+    "version_report",
+)
 
 
 def nightly_job(placement: Placement, tables: Sequence[str]) -> "UnresolvedAssetJobDefinition":

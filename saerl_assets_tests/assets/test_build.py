@@ -93,6 +93,13 @@ def test_every_stage_is_made(tiny_run: tuple[HomeResource, RunSummary]) -> None:
 def test_the_tables_agree_on_what_there_is(tiny_home: HomeResource) -> None:
     counts = {name: rows(tiny_home, name).height for name in tables()}
     nothing_to_tell = {"cluster_drift", "contamination", "evidence_curve", "near_duplicates", "sentence_embeddings"}
+    nothing_to_tell |= {
+        "preference_pairs",
+        "training_feedback",
+        "feedback_files",
+        "rejected_feedback",
+        "curriculum_steps",
+    }
     assert {name for name, count in counts.items() if count == 0} == nothing_to_tell
     of_prompts = ("cluster_assignments", "difficulty_scores", "prompts", "quality_scores", "prompt_states")
     assert {counts[name] for name in of_prompts} == {N_PROMPTS}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EXIT_USER_ERROR = 1
 EXIT_RUN_FAILED = 3
+_REFUSED_BY_THE_DISK = ("readonly database", "unable to open database file", "Read-only file system")
 
 
 def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
@@ -47,7 +48,7 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as failure:
-            error = failure if isinstance(failure, SaerlError) else _full_disk(failure)
+            error = failure if isinstance(failure, SaerlError) else _of_the_disk(failure)
             if error is None:
                 raise
             where = f"{error.where}: " if error.where else ""
@@ -237,7 +238,7 @@ def delete(key: str, *, yes: bool) -> None:
     from saerl_assets.automation.summary import remove_files
 
     home = _home()
-    home.catalog().get(key)
+    home.catalog().check(key)
     if not yes:
         click.confirm(f"Remove everything of {key}?", abort=True)
     manifests = home.warehouse().rows("manifests", dataset_version=key)["manifest_id"].to_list()
@@ -494,11 +495,20 @@ def doctor() -> None:
         sys.exit(EXIT_USER_ERROR)
 
 
-def _full_disk(failure: Exception) -> SaerlError | None:
-    """What Dagster's own database or a library says of a full disk, as an error that a person can put right."""
+def _of_the_disk(failure: Exception) -> SaerlError | None:
+    """What Dagster's own database or a library says of the disk, as an error that a person can put right."""
     from saerl_assets.domain.errors import SaerlError
 
     said = str(failure)
+    if isinstance(failure, PermissionError) and failure.filename is not None:
+        remedy = "Give yourself permission to it, or name another place."
+        return SaerlError("not_writable", f"It may not be used: {said}.", where=str(failure.filename), remedy=remedy)
+    if any(words in said for words in _REFUSED_BY_THE_DISK):
+        from saerl_assets.storage.home import find_home
+
+        remedy = "Give write permission to the home, or choose another with --home or SAERL_HOME."
+        problem = f"The home cannot be written: {said.splitlines()[0]}."
+        return SaerlError("home_not_writable", problem, where=str(find_home().root), remedy=remedy)
     if any(words in said for words in ("No space left on device", "disk I/O error", "database or disk is full")):
         from saerl_assets.storage.home import find_home
 

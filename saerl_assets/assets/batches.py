@@ -5,7 +5,6 @@ planners.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import dagster as dg
 import polars as pl
@@ -24,7 +23,7 @@ from saerl_assets.report.batches import figure_batch_manifest, figure_deferred_p
 from saerl_assets.report.feedback import figure_curriculum_steps
 from saerl_assets.resources.curriculum import curriculum_so_far, epoch_to_plan
 from saerl_assets.resources.home import HomeResource
-from saerl_assets.resources.manifests import followed_manifest
+from saerl_assets.resources.manifests import followed_manifest, next_moment
 from saerl_assets.resources.metadata import picture
 
 _PROMPT_TOKENS = pl.when(pl.col("n_prefix_tokens") > 0).then("n_prefix_tokens").otherwise("n_tokens")
@@ -106,7 +105,7 @@ def plan(
             "n_steps": exported.select("epoch", "step").n_unique(),
             "n_prompts": exported["prompt_id"].n_unique(),
             "inputs_digest": digest([version.digest, inputs]),
-            "created_at": datetime.now(UTC).replace(tzinfo=None),
+            "created_at": next_moment(home, spec.key),
         }
     )
     yield dg.MaterializeResult(

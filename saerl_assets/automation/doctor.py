@@ -62,7 +62,8 @@ def _home(home: HomeResource) -> Iterator[Finding]:
     except SaerlError as error:
         yield Finding(fine=False, what="home", found=str(error))
         return
-    yield Finding(fine=os.access(place.root, os.W_OK), what="home", found=str(place.root))
+    may_write = os.access(place.root, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    yield Finding(fine=may_write, what="home", found=str(place.root))
     free = shutil.disk_usage(place.root).free
     yield Finding(fine=free >= LEAST_FREE_BYTES, what="free disk", found=f"{free / 1e9:.1f} GB")
     if is_locked(place.warehouse_lock):
@@ -91,7 +92,8 @@ def _models(home: HomeResource, compute: ComputeResource) -> Iterator[Finding]:
             return
         keys = home.catalog().keys()
         readers = {(version.spec.reader.model, version.folder): version for version in map(home.version, keys)}
-    except SaerlError:
+    except SaerlError as error:
+        yield Finding(fine=False, what="versions", found=str(error))
         return
     for source, folder in sorted(readers):
         version = readers[source, folder]

@@ -117,7 +117,8 @@ def next_epoch_sensor(placement: Placement, status: dg.DefaultSensorStatus) -> d
     )
     def next_epoch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         notes = read_notes(getattr(context.resources, home_key).open())
-        following = [key for key, note in notes.items() if note.follows_feedback]
+        partitions = set(context.instance.get_dynamic_partitions(str(DATASET_VERSIONS.name)))
+        following = [key for key, note in notes.items() if note.follows_feedback and key in partitions]
         requests = [
             dg.RunRequest(run_key=f"epoch:{key}:{event}", partition_key=key)
             for key in following

@@ -14,7 +14,7 @@ import dagster as dg
 import psutil
 
 from saerl_assets.placement import Placement
-from saerl_assets.resources.run_process import HOST_TAG, PROCESS_TAG, STARTED_TAG
+from saerl_assets.resources.run_process import HOST_TAG, PROCESS_TAG, STARTED_TAG, is_same_process
 
 _UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
@@ -25,7 +25,7 @@ def is_dead(run: dg.DagsterRun) -> bool:
         return False
     try:
         process = psutil.Process(int(run.tags[PROCESS_TAG]))
-        same = abs(process.create_time() - float(run.tags[STARTED_TAG])) < 1.0
+        same = is_same_process(process, run.tags[STARTED_TAG])
         return not same or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True

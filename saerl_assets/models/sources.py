@@ -51,7 +51,14 @@ def locate_model(source: str, *, cache: Path, folder: Path, progress: Progress =
     """
     scheme, _, rest = source.partition(":")
     if scheme == "path":
-        return _local(source, placed(rest, folder).resolve(), cache)
+        place = placed(rest, folder).resolve()
+        try:
+            return _local(source, place, cache)
+        except PermissionError as error:
+            remedy = "Give yourself permission to read it, and the folders that it is in."
+            raise SaerlError(
+                "model_missing", f"The model may not be read: {error}.", where=str(place), remedy=remedy
+            ) from error
     if scheme == "hf":
         return _from_hub(source, rest, cache)
     if scheme == "pypi":

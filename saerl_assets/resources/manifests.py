@@ -4,6 +4,8 @@ Belongs here: reading manifests from the warehouse with what must hold of them. 
 writing them for a trainer (exports).
 """
 
+from datetime import UTC, datetime, timedelta
+
 import polars as pl
 
 from saerl_assets.domain.errors import SaerlError
@@ -30,6 +32,18 @@ def current_manifest(home: HomeResource, version: Version) -> pl.DataFrame:
         raise SaerlError("manifest_changed", problem, where=version.key, remedy=remedy)
     verify_manifest(rows, deferred, key=version.key)
     return rows
+
+
+def next_moment(home: HomeResource, key: str) -> datetime:
+    """The time in UTC at which a manifest is made: later than those before it, whatever was done to the clock since.
+
+    A version's manifests are told apart as earlier and later by it.
+    """
+    now = datetime.now(UTC).replace(tzinfo=None)
+    before: list[datetime] = (
+        home.warehouse().rows("manifests", ["created_at"], dataset_version=key)["created_at"].to_list()
+    )
+    return max([now, *(moment + timedelta(microseconds=1) for moment in before)])
 
 
 def followed_manifest(home: HomeResource, version: Version) -> str | None:

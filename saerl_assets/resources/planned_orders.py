@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from saerl_assets.disk import placed
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.trainers.export import whole_batches
@@ -24,8 +25,9 @@ def find_planned_order(home: HomeResource, name: str, arm: str | None = None) ->
         arm: Arm of the manifest; the spec's planner by default. A folder has one only.
 
     Raises:
-        SaerlError: `unknown_manifest`, `unknown_arm`, or what a folder that is no intact export has.
+        SaerlError: `unknown_manifest`, `unknown_arm`, `path_invalid`, or what a folder that is no intact export has.
     """
+    placed(name, Path.cwd())
     folder = Path(name)
     if folder.is_dir() or "/" in name:
         planned = planned_by_export(folder)

@@ -6,6 +6,7 @@ Belongs here: naming this process. Does not belong here: judging whether one is 
 import multiprocessing
 import os
 import socket
+from pathlib import Path
 
 import dagster as dg
 import psutil
@@ -13,13 +14,36 @@ import psutil
 HOST_TAG = "saerl/host"
 PROCESS_TAG = "saerl/pid"
 STARTED_TAG = "saerl/process_started"
+_START_TICKS = 19
+"""Place of the start in /proc/PID/stat, counted behind the name in brackets: proc(5), field 22."""
 
 
 def process_tags(pid: int | None = None) -> dict[str, str]:
     """Tags that name a process, by default this one: its host, its id, and when it started, as ids are used again."""
     process = psutil.Process(pid)
-    started = f"{process.create_time():.2f}"
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(process.pid), STARTED_TAG: started}
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: str(process.pid), STARTED_TAG: _started(process)}
+
+
+def is_same_process(process: psutil.Process, started: str) -> bool:
+    """Whether a process is the one that a run's tag `STARTED_TAG` is about."""
+    if ":" in started:
+        return _started(process) == started
+    return bool(abs(process.create_time() - float(started)) < 1.0)
+
+
+def _started(process: psutil.Process) -> str:
+    """When a process started: on Linux this boot and the ticks since, elsewhere seconds by the clock.
+
+    By the clock a process seems to have started at another time once the clock was set, and would be taken for dead.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        fields = (
+            Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
+        return f"{boot}:{fields[_START_TICKS]}"
+    except (OSError, IndexError):
+        return f"{process.create_time():.2f}"
 
 
 def tag_run(context: dg.InitResourceContext) -> None:

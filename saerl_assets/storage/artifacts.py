@@ -6,6 +6,7 @@ Belongs here: taking a folder into the home and finding it again. Does not belon
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from saerl_assets.disk import folder_digest, new_folder, write_whole
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.storage.home import Home
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ArtifactStore:
@@ -38,7 +41,7 @@ class ArtifactStore:
             SaerlError: `artifact_missing`, or `artifact_changed` if its bytes are no longer those that were put in.
         """
         folder = self.home.artifacts / kind / digest
-        if not folder.is_dir():
+        if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             remedy = "Materialise the asset that makes it again."
             raise SaerlError("artifact_missing", f"The {kind} is gone.", where=str(folder), remedy=remedy)
         if folder_digest(folder) != digest:

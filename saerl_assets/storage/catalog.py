@@ -16,7 +16,7 @@ import duckdb
 import polars as pl
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.domain.spec import VersionSpec, canonical_json, from_canonical, spec_digest
+from saerl_assets.domain.spec import VersionSpec, canonical_json, digest, from_canonical, spec_digest
 from saerl_assets.storage.notes import Note, remove_note, write_note
 from saerl_assets.storage.schema import tables
 from saerl_assets.storage.sources import ResolvedSource, resolve_source, still_there
@@ -108,8 +108,8 @@ class Catalog:
             remedy=f"Register this as {_next_key(spec.key, known)!r}, or remove the other: saerl delete {spec.key}",
         )
 
-    def get(self, key: str) -> Version:
-        """A registered version.
+    def check(self, key: str) -> None:
+        """Whether there is such a version, damaged or not.
 
         Raises:
             SaerlError: `unknown_version`, naming those that there are.
@@ -118,15 +118,32 @@ class Catalog:
         if key not in known:
             remedy = f"Registered: {', '.join(known) or 'none; register one with saerl register SPEC.toml'}."
             raise SaerlError("unknown_version", f"There is no version {key!r}.", remedy=remedy)
+
+    def get(self, key: str) -> Version:
+        """A registered version.
+
+        Raises:
+            SaerlError: `unknown_version`, naming those that there are; `version_damaged` if its row is not what was
+                registered, `version_other_release`.
+        """
+        self.check(key)
         row = self.warehouse.rows("versions", dataset_version=key).row(0, named=True)
-        resolved = json.loads(row["resolved"])
+        try:
+            if digest(json.loads(row["spec"])) != row["spec_digest"]:
+                raise _damaged(key, "its spec has another digest than when it was registered")
+            resolved = json.loads(row["resolved"])
+            folder = Path(resolved["folder"])
+            sources = {name: ResolvedSource(**source) for name, source in resolved["sources"].items()}
+            choices = dict(resolved.get("choices", {}))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise _damaged(key, f"{type(error).__name__}: {error}") from error
         return Version(
             spec=from_canonical(row["spec"]),
             digest=row["spec_digest"],
-            folder=Path(resolved["folder"]),
-            sources={name: ResolvedSource(**source) for name, source in resolved["sources"].items()},
+            folder=folder,
+            sources=sources,
             current_manifest_id=row["current_manifest_id"],
-            choices=resolved.get("choices", {}),
+            choices=choices,
         )
 
     def record_choice(self, key: str, setting: str, choice: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +211,7 @@ class Catalog:
         Raises:
             SaerlError: `unknown_version`, or `has_children` if another version continues this one.
         """
-        self.get(key)
+        self.check(key)
         children = self.warehouse.rows("versions", ["dataset_version"], parent=key)["dataset_version"].to_list()
         if children:
             remedy = f"Delete {', '.join(children)} first."
@@ -230,6 +247,12 @@ class Catalog:
 def make_current(connection: duckdb.DuckDBPyConnection, key: str, manifest_id: str) -> None:
     """Makes a manifest the version's current one, as a part of the caller's transaction."""
     connection.execute("UPDATE versions SET current_manifest_id = ? WHERE dataset_version = ?", [manifest_id, key])
+
+
+def _damaged(key: str, why: str) -> SaerlError:
+    problem = f"What is kept of {key!r} was changed or damaged: {why}."
+    remedy = f"Restore the warehouse from its backup, or remove the version and register it again: saerl delete {key}"
+    return SaerlError("version_damaged", problem, where="table versions", remedy=remedy)
 
 
 def _note(version: Version) -> Note:

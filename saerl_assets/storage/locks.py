@@ -37,10 +37,14 @@ def holder(path: Path) -> str:
 
 def is_locked(path: Path) -> bool:
     """Whether another process holds the lock, for reading or for writing, right now."""
-    if not path.exists():
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
         return False
-    with path.open("a") as file:
-        return not _try(file.fileno(), fcntl.LOCK_EX)
+    try:
+        return not _try(descriptor, fcntl.LOCK_EX)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -57,12 +61,11 @@ def locked(path: Path, *, exclusive: bool, purpose: str, notify: Callable[[str],
         SaerlError: `home_not_writable` if the lock file cannot be made.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = _opened(path, exclusive=exclusive)
     except OSError as error:
         raise SaerlError(
             "home_not_writable",
-            f"The lock file cannot be opened: {error.strerror}.",
+            f"The home cannot be written: its lock file cannot be opened: {error.strerror}.",
             where=str(path),
             remedy="Give write permission to the home, or choose another with --home or SAERL_HOME.",
         ) from error
@@ -73,6 +76,17 @@ def locked(path: Path, *, exclusive: bool, purpose: str, notify: Callable[[str],
         yield
     finally:
         os.close(descriptor)  # closing releases the lock
+
+
+def _opened(path: Path, *, exclusive: bool) -> int:
+    """The lock file, made where it is missing. Who only reads needs no permission to write to one that is there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError:
+        if exclusive:
+            raise
+        return os.open(path, os.O_RDONLY)
 
 
 def _wait(descriptor: int, kind: int, path: Path, notify: Callable[[str], None]) -> None:

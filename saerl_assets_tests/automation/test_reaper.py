@@ -94,3 +94,17 @@ def test_the_sensor_reaps_and_says_whom(instance: dg.DagsterInstance, gone: dict
     assert isinstance(second, dg.SkipReason)
     assert dead.run_id in str(first.skip_message)
     assert second.skip_message == "No dead runs."
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_jumps_makes_no_run_look_dead(monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    tags = process_tags()
+    if ":" not in tags[STARTED_TAG]:
+        pytest.skip("this system tells by the clock alone when a process started")
+    started = psutil.Process().create_time()
+    # what psutil says after the jump: it counts from when the machine started, which it works out from the clock
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: started + 3600 * hours)
+    assert not is_dead(dg.DagsterRun(job_name="a", tags=tags))
+    boot, _, ticks = tags[STARTED_TAG].partition(":")
+    for other in (f"{boot}:{int(ticks) + 1}", f"another-boot:{ticks}"):
+        assert is_dead(dg.DagsterRun(job_name="a", tags={**tags, STARTED_TAG: other}))

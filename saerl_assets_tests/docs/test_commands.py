@@ -34,6 +34,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 SEPARATORS = {"&&", "||", ";", "|", "&"}
+REDIRECTIONS = {">", ">>", "<"}
 PROGRAMS = {
     "dagster": "dagster._cli:cli",
     "dagster-webserver": "dagster_webserver.cli:dagster_webserver",
@@ -78,9 +79,13 @@ def commands_in(text: str) -> Iterator[list[str]]:
         lexer.wordchars += "$:{}@#[],"
         lexer.commenters = ""
         words: list[str] = []
+        before = ""
         for word in [*lexer, ";"]:
+            is_target, before = before in REDIRECTIONS, word
             if word.startswith("#") and not words:
                 break
+            if is_target or word in REDIRECTIONS:
+                continue
             if word in SEPARATORS:
                 while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
                     words = words[1:]
@@ -298,7 +303,9 @@ def test_a_command_that_does_not_exist_is_found(line: str) -> None:
 
 
 def test_shell_text_is_taken_apart_as_a_shell_does() -> None:
-    text = 'A=1 saerl run KEY  # a word\n# nothing\ncd x && saerl sql "FROM t; -- # x" | less\nsaerl show \\\n  <key>'
+    text = (
+        'A=1 saerl run KEY  # a word\n# nothing\ncd x && saerl sql "FROM t; -- # x" | less\nsaerl show \\\n  <key> > a'
+    )
     lines = "\n".join(map(without_comment, text.splitlines()))
     assert list(commands_in(lines)) == [
         ["saerl", "run", "KEY"],

@@ -68,7 +68,8 @@ def test_what_writes_says_what_to_do(read_only: Path, words: tuple[str, ...]) ->
     else:
         assert result.exit_code == EXIT_USER_ERROR, result.output
         assert re.search(
-            r"what to do: .+ \[(home_not_writable|not_writable|no_manifest|source_missing)\]", result.output
+            r"what to do: .+ \[(home_not_writable|not_writable|no_manifest|source_missing|model_missing)\]",
+            result.output,
         )
     assert {path: path.stat().st_size for path in read_only.rglob("*") if path.is_file()} == before
 

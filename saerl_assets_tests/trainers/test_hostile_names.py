@@ -24,8 +24,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "saerl_assets"
 HOSTILE = [
     "../../up", "/etc/passwd", "..", ".", "", " ", "a/b", "a\\b", "it's", '"', ";", "x'; DROP TABLE prompts; --",
     "a\nb", "a\x00b", "\x1b[2J", "\u202ex", "\ufeff", "e\u0301", "\u00e9", "x" * 5_000, "prompt_id",
-    "prompt", "answer", "step",
-    "__class__", "${IFS}", "$(id)", "{{ 7 * 7 }}", "%s", "a.b", "0", "-", "--", "NULL",
+    "prompt", "answer",
+    "step", "__class__", "${IFS}", "$(id)", "{{ 7 * 7 }}", "%s", "a.b", "0", "-", "--", "NULL",
 ]  # fmt: skip
 
 

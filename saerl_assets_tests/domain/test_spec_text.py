@@ -24,7 +24,7 @@ def test_a_spec_that_is_written_and_read_again_has_the_same_digest(name: str) ->
 
 @settings(deadline=None)
 @given(
-    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40),
     share=st.floats(0.0, 0.5, exclude_min=True),
 )
 def test_any_text_and_number_comes_back_as_it_was(text: str, share: float) -> None:

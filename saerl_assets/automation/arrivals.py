@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 
 from saerl_assets.automation.jobs import BUILD_VERSION
-from saerl_assets.domain.arrivals import MAX_ATTEMPTS, Watched, look_again, newest_keys
+from saerl_assets.domain.arrivals import MAX_ATTEMPTS, Watched, cursor_of, look_again, newest_keys, remembered_in
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.spec import digest
 from saerl_assets.partitions import DATASET_VERSIONS
@@ -98,8 +98,7 @@ def inbox_sensor(placement: Placement, status: dg.DefaultSensorStatus) -> dg.Sen
     )
     def inbox(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         found = Inbox(getattr(context.resources, home_key).open())
-        before = {name: Watched(*numbers) for name, numbers in json.loads(context.cursor or "{}").items()}
-        remembered, whole = look_again(before, found.waiting())
+        remembered, whole = look_again(remembered_in(context.cursor), found.waiting())
         running = unfinished_run(context.instance, placement.name(TAKE_IN))
         if running:
             return _skipped(f"Run {running} is taking arrivals in.", remembered)
@@ -115,7 +114,7 @@ def inbox_sensor(placement: Placement, status: dg.DefaultSensorStatus) -> dg.Sen
             known = remembered[name]
             remembered[name] = Watched(known.n_bytes, known.modified_ns, known.number, known.n_attempts + 1)
         request = dg.RunRequest(run_key=f"inbox:{digest(asked)}", run_config=take_in_config(placement, files=files))
-        return dg.SensorResult(run_requests=[request], cursor=_cursor(remembered))
+        return dg.SensorResult(run_requests=[request], cursor=cursor_of(remembered))
 
     return inbox
 
@@ -262,8 +261,4 @@ def _why_nothing(n_waiting: int, given_up: list[str]) -> str:
 
 
 def _skipped(words: str, remembered: dict[str, Watched]) -> dg.SensorResult:
-    return dg.SensorResult(skip_reason=words, cursor=_cursor(remembered))
-
-
-def _cursor(remembered: dict[str, Watched]) -> str:
-    return json.dumps({name: watched.as_list() for name, watched in remembered.items()}, sort_keys=True)
+    return dg.SensorResult(skip_reason=words, cursor=cursor_of(remembered))

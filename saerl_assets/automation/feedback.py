@@ -6,7 +6,6 @@ here: what labels refresh (refresh), what a log says (domain.training_feedback),
 As with arrivals, sensors look at files and at Dagster's own records, and never open the warehouse.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from saerl_assets.automation.arrivals import LOOK_SECONDS, next_attempt
-from saerl_assets.domain.arrivals import Watched, look_again
+from saerl_assets.domain.arrivals import cursor_of, look_again, remembered_in
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.spec import digest
 from saerl_assets.partitions import DATASET_VERSIONS
@@ -78,12 +77,11 @@ def late_labels_sensor(placement: Placement, status: dg.DefaultSensorStatus) -> 
     def late_labels(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         inbox = Inbox(getattr(context.resources, home_key).open())
         partitions = set(context.instance.get_dynamic_partitions(str(DATASET_VERSIONS.name)))
-        before = {name: Watched(*numbers) for name, numbers in json.loads(context.cursor or "{}").items()}
-        remembered, whole = look_again(before, inbox.waiting_labels())
+        remembered, whole = look_again(remembered_in(context.cursor), inbox.waiting_labels())
         for name in whole:
             _give(inbox, name, partitions)
             del remembered[name]
-        cursor = json.dumps({name: watched.as_list() for name, watched in remembered.items()}, sort_keys=True)
+        cursor = cursor_of(remembered)
         # What was given but not taken up yet is what the newest run of the version has not seen, whoever gave it.
         given = {key: [file.path.name for file in inbox.labels(key)] for key in sorted(partitions)}
         requests = [

@@ -6,6 +6,7 @@ Belongs here: comparing two looks at a folder, and numbering the versions of a n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,16 @@ class Watched:
     def as_list(self) -> list[int]:
         """For a cursor."""
         return [self.n_bytes, self.modified_ns, self.number, self.n_attempts]
+
+
+def cursor_of(remembered: Mapping[str, Watched]) -> str:
+    """What is remembered, by name, as a sensor's cursor: JSON."""
+    return json.dumps({name: watched.as_list() for name, watched in remembered.items()}, sort_keys=True)
+
+
+def remembered_in(cursor: str | None) -> dict[str, Watched]:
+    """What a cursor holds, by name; nothing where there is none yet."""
+    return {name: Watched(*numbers) for name, numbers in json.loads(cursor or "{}").items()}
 
 
 def look_again(before: Mapping[str, Watched], now: Iterable[Seen]) -> tuple[dict[str, Watched], list[str]]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from saerl_assets.trainers.lint.rules import WHATEVER, Rule, TrainerRules, View, with_export
 from saerl_assets.trainers.lint.trl import (
     PROCESSES,
+    STEP_SIZE,
     at_most,
-    grpo_accumulation,
     grpo_generation_batch,
     grpo_steps_per_generation,
-    needed_processes,
     same_or_none,
 )
 
@@ -117,20 +116,7 @@ RULES = TrainerRules(
             "one optimizer step, and on several processes prompts move between steps.",
             fits=same_or_none,
         ),
-        Rule(
-            "gradient_accumulation_steps",
-            right=with_export(grpo_accumulation),
-            why="One optimizer step takes per_device_train_batch_size * processes * gradient_accumulation_steps "
-            "completions, which is not a batch of {batch_size} prompts with num_generations each.",
-        ),
-        Rule(
-            "num_processes",
-            right=needed_processes("completions"),
-            why="With these sizes one optimizer step is one batch of {batch_size} prompts on exactly {right} "
-            "processes.",
-            remedy="Start {right} processes, or change gradient_accumulation_steps.",
-            level="caution",
-        ),
+        *STEP_SIZE,
         Rule(
             "num_train_epochs",
             right=_one_pass,

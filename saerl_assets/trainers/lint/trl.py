@@ -140,6 +140,23 @@ _SHARED = (
     ),
 )
 
+STEP_SIZE = (
+    Rule(
+        "gradient_accumulation_steps",
+        right=with_export(grpo_accumulation),
+        why="One optimizer step takes per_device_train_batch_size * processes * gradient_accumulation_steps "
+        "completions, which is not a batch of {batch_size} prompts with num_generations each.",
+    ),
+    Rule(
+        "num_processes",
+        right=needed_processes("completions"),
+        why="With these sizes one optimizer step is one batch of {batch_size} prompts on exactly {right} processes.",
+        remedy="Start {right} processes, or change gradient_accumulation_steps.",
+        level="caution",
+    ),
+)
+"""One optimizer step of GRPO is one batch. ms-swift has the same settings, for its trainer is TRL's."""
+
 GRPO = TrainerRules(
     name="trl",
     title="TRL 1.16, GRPOTrainer",
@@ -180,20 +197,7 @@ GRPO = TrainerRules(
             "what it generates at once. If that is not one optimizer step, prompts move between steps.",
             fits=same_or_none,
         ),
-        Rule(
-            "gradient_accumulation_steps",
-            right=with_export(grpo_accumulation),
-            why="One optimizer step takes per_device_train_batch_size * processes * gradient_accumulation_steps "
-            "completions, which is not a batch of {batch_size} prompts with num_generations each.",
-        ),
-        Rule(
-            "num_processes",
-            right=needed_processes("completions"),
-            why="With these sizes one optimizer step is one batch of {batch_size} prompts on exactly {right} "
-            "processes.",
-            remedy="Start {right} processes, or change gradient_accumulation_steps.",
-            level="caution",
-        ),
+        *STEP_SIZE,
         Rule(
             "num_iterations",
             right=1,

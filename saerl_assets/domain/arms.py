@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 PLANNERS = ("balanced", "clustered")
 
+PLANNED_ON = {"dense_state": ("dense_cluster_id", "dense_difficulty"), "true_difficulty": ("true_difficulty",)}
+"""By control arm the columns of `control_signals` that it is planned on; all others need none of them."""
+
 
 @dataclass(frozen=True)
 class Members:
@@ -38,6 +41,41 @@ class Members:
     """[n] larger means harder."""
     n_tokens: IntArray
     """[n] length of the prompt."""
+    dense_cluster: IntArray | None = None
+    """[n] 0 to K' - 1, of the dense states; None where no arm is planned on it, as the next two."""
+    dense_difficulty: NDArray[np.float64] | None = None
+    """[n] from the dense states."""
+    true_difficulty: NDArray[np.float64] | None = None
+    """[n] the label itself where it is known."""
+
+    def take(self, rows: IntArray) -> Members:
+        """Those of some row numbers, in their order."""
+        dense, difficulty, true = self.dense_cluster, self.dense_difficulty, self.true_difficulty
+        return Members(
+            self.cluster[rows],
+            self.difficulty[rows],
+            self.n_tokens[rows],
+            dense_cluster=None if dense is None else dense[rows],
+            dense_difficulty=None if difficulty is None else difficulty[rows],
+            true_difficulty=None if true is None else true[rows],
+        )
+
+    def of_arm(self, arm: str) -> Members:
+        """The same with the clusters and the difficulty that a control arm is planned on in place of the version's.
+
+        Raises:
+            ValueError: The members have none for it; a defect of the caller.
+        """
+        if arm == "length_difficulty":
+            return replace(self, difficulty=self.n_tokens.astype(np.float64))
+        if arm not in PLANNED_ON:
+            return self
+        if arm == "true_difficulty" and self.true_difficulty is not None:
+            return replace(self, difficulty=self.true_difficulty)
+        if arm == "dense_state" and self.dense_cluster is not None and self.dense_difficulty is not None:
+            return replace(self, cluster=self.dense_cluster, difficulty=self.dense_difficulty)
+        message = f"the arm {arm} is planned on {' and '.join(PLANNED_ON[arm])}, which these members do not have"
+        raise ValueError(message)
 
 
 def order_arm(arm: str, members: Members, spec: BatchSpec, seed: int) -> IntArray:
@@ -50,10 +88,12 @@ def order_arm(arm: str, members: Members, spec: BatchSpec, seed: int) -> IntArra
     - `random_clusters`: `spec.planner`, on clusters of the same sizes with random members.
     - `length_difficulty`: `spec.planner`, with the number of tokens as the difficulty.
     - `random_drop`: `spec.planner`; that its members were dropped at random is the caller's part.
+    - `dense_state`: `spec.planner`, on the clusters and the difficulty of the dense states.
+    - `true_difficulty`: `spec.planner`, with the label itself as the difficulty where it is known.
 
     Args:
         arm: Name of a planner or of a control.
-        members: n prompts, numbered 0 to n - 1 by their place.
+        members: n prompts, numbered 0 to n - 1 by their place, with what the arm is planned on.
         spec: How to plan.
         seed: 64-bit seed of this arm in this epoch. A random number of every prompt, its hash, breaks all
             ties.
@@ -61,6 +101,9 @@ def order_arm(arm: str, members: Members, spec: BatchSpec, seed: int) -> IntArra
     Returns:
         int64 [n], a permutation of the prompts. Batch t is `order[t * B : (t + 1) * B]`; only the last can be
         shorter.
+
+    Raises:
+        ValueError: The members lack what the arm is planned on; a defect of the caller.
     """
     by_hash = np.argsort(random_words(len(members.cluster), seed))
     if arm == "shuffle":
@@ -70,8 +113,7 @@ def order_arm(arm: str, members: Members, spec: BatchSpec, seed: int) -> IntArra
     if arm == "random_clusters":
         shuffled = np.argsort(random_words(len(by_hash), derive_seed(seed, "random clusters")))
         members = replace(members, cluster=members.cluster[shuffled])
-    if arm == "length_difficulty":
-        members = replace(members, difficulty=members.n_tokens.astype(np.float64))
+    members = members.of_arm(arm)
     draw = draw_clustered if (arm if arm in PLANNERS else spec.planner) == "clustered" else draw_balanced
     n_clusters = int(members.cluster.max()) + 1
     task = Task(members.cluster, random_words(n_clusters, derive_seed(seed, "turn")), spec)

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import polars as pl
 
-from saerl_assets.domain.arms import PLANNERS, Members, order_arm
+from saerl_assets.domain.arms import PLANNED_ON, PLANNERS, Members, order_arm
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.manifests import DEFERRED_COLUMNS, MANIFEST_COLUMNS, group_entry, name_groups
 from saerl_assets.domain.seeds import derive_seed, random_words
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     from saerl_assets.domain.spec import BatchSpec
@@ -69,7 +71,8 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
         candidates: One row per training prompt: prompt_id String, cluster_id UInt32, difficulty Float64,
             n_tokens UInt32, kept Boolean, quality Float64 or null; optionally reason String, why the filter
             did not keep it, and contaminated, near_duplicate and not_unlocked, each a String that says why the
-            prompt is left out, null where it is not.
+            prompt is left out, null where it is not. Where the spec names a control of `arms.PLANNED_ON`, also
+            what that is planned on: dense_cluster_id UInt32, dense_difficulty or true_difficulty Float64.
         spec: How to plan.
         key: The version's key; part of the name.
         seed: The version's seed.
@@ -79,7 +82,8 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
 
     Raises:
         SaerlError: `no_prompts` if nothing is left to plan, `batch_too_large` if not one batch can be filled,
-            `bad_candidates` for a prompt twice or a difficulty that is not a finite number.
+            `bad_candidates` for a prompt twice, a difficulty that is not a finite number or a control's signal that
+            is missing.
     """
     intake = _take_in(candidates, spec, key)
     manifests, deferrals, groups = [], [], []
@@ -119,7 +123,8 @@ class _Intake:
 def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
     """Sorts and checks the candidates and finds out who is to be planned."""
     prompts = candidates.sort("prompt_id")
-    _check(prompts, key)
+    planned_on = {column for arm in spec.controls for column in PLANNED_ON.get(arm, ())}
+    _check(prompts, planned_on, key)
     left_out, fits = _leave_out(prompts, spec)
     kept = prompts["kept"].to_numpy()
     intake = _Intake(
@@ -127,11 +132,7 @@ def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
         prompts=prompts.select(
             "prompt_id", pl.col("cluster_id").cast(pl.UInt32), pl.col("difficulty").cast(pl.Float64)
         ),
-        members=Members(
-            cluster=prompts["cluster_id"].rank("dense").cast(pl.Int64).to_numpy() - 1,
-            difficulty=prompts["difficulty"].cast(pl.Float64).to_numpy(),
-            n_tokens=prompts["n_tokens"].cast(pl.Int64).to_numpy(),
-        ),
+        members=_members(prompts, planned_on),
         fitting=np.flatnonzero(fits),
         kept=np.flatnonzero(fits & kept),
         left_out=left_out,
@@ -143,6 +144,25 @@ def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
     )
     _check_room(intake, key)
     return intake
+
+
+def _members(prompts: pl.DataFrame, planned_on: Collection[str]) -> Members:
+    """All candidates as arrays, with what the controls of the spec are planned on and no more."""
+
+    def numbered(column: str) -> IntArray:
+        return prompts[column].rank("dense").cast(pl.Int64).to_numpy() - 1
+
+    def measured(column: str) -> NDArray[np.float64]:
+        return prompts[column].cast(pl.Float64).to_numpy()
+
+    return Members(
+        cluster=numbered("cluster_id"),
+        difficulty=measured("difficulty"),
+        n_tokens=prompts["n_tokens"].cast(pl.Int64).to_numpy(),
+        dense_cluster=numbered("dense_cluster_id") if "dense_cluster_id" in planned_on else None,
+        dense_difficulty=measured("dense_difficulty") if "dense_difficulty" in planned_on else None,
+        true_difficulty=measured("true_difficulty") if "true_difficulty" in planned_on else None,
+    )
 
 
 def _leave_out(prompts: pl.DataFrame, spec: BatchSpec) -> tuple[dict[str, pl.DataFrame], NDArray[np.bool_]]:
@@ -160,8 +180,9 @@ def _leave_out(prompts: pl.DataFrame, spec: BatchSpec) -> tuple[dict[str, pl.Dat
     return left_out, fits
 
 
-def _check(prompts: pl.DataFrame, key: str) -> None:
+def _check(prompts: pl.DataFrame, planned_on: Collection[str], key: str) -> None:
     """Refuses candidates from which no order follows. They are sorted by prompt_id."""
+    scores = "cluster_assignments, difficulty_scores and quality_scores"
     bad = {
         "has no id": prompts["prompt_id"].is_null(),
         "is there twice": (prompts["prompt_id"] == prompts["prompt_id"].shift(1)).fill_null(value=False),
@@ -170,13 +191,19 @@ def _check(prompts: pl.DataFrame, key: str) -> None:
         "has no number of tokens": prompts["n_tokens"].is_null(),
         "is neither kept nor dropped": prompts["kept"].is_null(),
     }
+    made_by = dict.fromkeys(bad, scores)
+    for column in sorted(planned_on):
+        problem = f"has no {column}, on which a control arm is planned"
+        nothing = pl.Series(column, [None] * prompts.height, dtype=pl.Float64)
+        bad[problem] = ~prompts.get_column(column, default=nothing).cast(pl.Float64).is_finite().fill_null(value=False)
+        made_by[problem] = "control_signals"
     for problem, rows in bad.items():
         if rows.any():
             raise SaerlError(
                 "bad_candidates",
                 f"Prompt {prompts.filter(rows)['prompt_id'][0]!r} {problem}, one of {rows.sum()} such rows.",
                 where=key,
-                remedy="Materialise cluster_assignments, difficulty_scores and quality_scores again.",
+                remedy=f"Materialise {made_by[problem]} again.",
             )
 
 
@@ -210,11 +237,7 @@ def _check_room(intake: _Intake, key: str) -> None:
 def _plan_epoch(intake: _Intake, arm: str, epoch: int, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows of both tables for one arm and epoch, in order."""
     taking_part, deferred = _participants(intake, arm, epoch, seed)
-    members = Members(
-        intake.members.cluster[taking_part],
-        intake.members.difficulty[taking_part],
-        intake.members.n_tokens[taking_part],
-    )
+    members = intake.members.take(taking_part)
     order = taking_part[order_arm(arm, members, intake.spec, derive_seed(seed, epoch, arm))]
     rows = fill_up(order, intake.spec.batch_size) if intake.spec.tail == "pad" else order
     place = np.arange(len(rows))

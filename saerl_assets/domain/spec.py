@@ -57,7 +57,15 @@ PredictorName = Literal[
 the best of all on the version's own labels."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-ControlArm = Literal["shuffle", "easy_to_hard", "random_clusters", "length_difficulty", "random_drop"]
+ControlArm = Literal[
+    "shuffle",
+    "easy_to_hard",
+    "random_clusters",
+    "length_difficulty",
+    "random_drop",
+    "dense_state",
+    "true_difficulty",
+]
 
 
 class Section(BaseModel):
@@ -442,7 +450,10 @@ class BatchSpec(Section):
         "length_difficulty",
         "random_drop",
     )
-    """Control arms planned beside it from the same prompts."""
+    """Control arms planned beside it from the same prompts. Two cost more and come only where they are named:
+    `dense_state` is the planner on clusters and a difficulty made of the reader's dense hidden states in place of the
+    SAE; `true_difficulty` the planner on the label `difficulty.label` itself where it is known, which is as good as any
+    signal of difficulty can be."""
 
 
 class ExportSpec(Section):

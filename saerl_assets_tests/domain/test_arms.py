@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +83,31 @@ def test_length_as_difficulty_orders_by_length() -> None:
     members = members_of([0] * 64)
     order = order_arm("length_difficulty", members, BatchSpec(batch_size=8, mix_fraction=0.0), 4)
     assert (np.diff(members.n_tokens[order]) > 0).all()
+
+
+def test_the_dense_state_and_the_true_difficulty_take_the_place_of_the_saes() -> None:
+    rng = np.random.default_rng(6)
+    members = members_of(rng.integers(0, 3, 96).tolist())
+    dense, hard, true = rng.integers(0, 4, 96), rng.permutation(96).astype(float), rng.permutation(96).astype(float)
+    known = replace(members, dense_cluster=dense, dense_difficulty=hard, true_difficulty=true)
+    for planner in ("clustered", "balanced"):
+        spec = BatchSpec.model_validate({"planner": planner, "batch_size": 8, "curriculum": "staged"})
+        for arm, instead in (
+            ("dense_state", replace(members, cluster=dense, difficulty=hard)),
+            ("true_difficulty", replace(members, difficulty=true)),
+        ):
+            order = order_arm(arm, known, spec, 4)
+            assert (order == order_arm(planner, instead, spec, 4)).all(), "the planner itself, on other signals"
+            assert (order != order_arm(planner, members, spec, 4)).any()
+            rows = np.arange(95, -1, -2)
+            fewer = order_arm(planner, instead.take(rows), spec, 4)
+            assert (order_arm(arm, known.take(rows), spec, 4) == fewer).all(), "each prompt keeps its own"
+
+
+@pytest.mark.parametrize("arm", ["dense_state", "true_difficulty"])
+def test_an_arm_is_not_planned_on_what_is_not_there(arm: str) -> None:
+    with pytest.raises(ValueError, match=f"the arm {arm} is planned on"):
+        order_arm(arm, members_of([0] * 8), BatchSpec(batch_size=4), 1)
 
 
 def test_controls_are_planned_with_the_specs_planner() -> None:

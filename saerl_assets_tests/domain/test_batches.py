@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import polars as pl
@@ -11,20 +11,13 @@ from hypothesis import strategies as st
 from saerl_assets.domain.batches import Plan, fill_up, plan_manifest
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.manifests import manifest_digest
-from saerl_assets.domain.spec import BatchSpec
+from saerl_assets.domain.spec import BatchSpec, ControlArm
 
 if TYPE_CHECKING:
     from random import Random
 
-ARMS = [
-    "balanced",
-    "clustered",
-    "easy_to_hard",
-    "length_difficulty",
-    "random_clusters",
-    "random_drop",
-    "shuffle",
-]
+CONTROLS = get_args(ControlArm)
+ARMS = sorted(["balanced", "clustered", *CONTROLS])
 GROUP = ["arm", "epoch"]
 HYGIENE = ("contaminated", "near_duplicate")
 
@@ -40,6 +33,10 @@ def candidates_of(n: int, *, n_clusters: int = 4, kept: float = 0.9, seed: int =
             "n_tokens": rng.integers(1, 100, n).astype(np.uint32),
             "kept": rng.random(n) < kept,
             "quality": rng.random(n),
+            # What two controls are planned on: other clusters, and difficulties with ties of their own.
+            "dense_cluster_id": rng.integers(0, n_clusters + 1, n).astype(np.uint32) * 2,
+            "dense_difficulty": rng.integers(0, 8, n) / 2 - 1,
+            "true_difficulty": rng.integers(0, 5, n).astype(np.float64),
         }
     )
 
@@ -73,13 +70,17 @@ def cases(draw: st.DrawFn) -> tuple[pl.DataFrame, BatchSpec, int]:
         epochs=draw(st.integers(1, 2)),
         first_epoch=draw(st.sampled_from([0, 0, 3])),
         max_prompt_tokens=draw(st.sampled_from([None, 60])),
+        controls=CONTROLS,
     )
     return candidates, spec, draw(st.integers(0, 3))
 
 
 def plan(candidates: pl.DataFrame, spec: BatchSpec | None = None, *, seed: int = 0, **fields: object) -> Plan:
     return plan_manifest(
-        candidates, spec or BatchSpec.model_validate({"batch_size": 4} | fields), key="some-v1", seed=seed
+        candidates,
+        spec or BatchSpec.model_validate({"batch_size": 4, "controls": CONTROLS} | fields),
+        key="some-v1",
+        seed=seed,
     )
 
 
@@ -121,7 +122,7 @@ def test_every_prompt_is_ordered_once_or_deferred_and_batches_are_whole(
             own = rows.filter(~pl.col("is_padding"))
             assert sorted([*own["prompt_id"], *deferred["prompt_id"]]) == everyone
             check_batches(rows, spec)
-            check_purity(rows, spec, arm)
+            check_purity(rows, spec, arm, candidates)
             assert deferred.filter(reason_code="too_long").height == (
                 candidates.filter(pl.col("n_tokens") > (spec.max_prompt_tokens or 1000)).height
             )
@@ -150,14 +151,16 @@ def check_batches(rows: pl.DataFrame, spec: BatchSpec) -> None:
     ]
 
 
-def check_purity(rows: pl.DataFrame, spec: BatchSpec, arm: str) -> None:
-    """Unmixed batches of `clustered` hold one cluster, but for as many as there are clusters."""
+def check_purity(rows: pl.DataFrame, spec: BatchSpec, arm: str, candidates: pl.DataFrame) -> None:
+    """Unmixed batches of `clustered` hold one of the clusters they are drawn from, but for as many as there are."""
     follows_clusters = arm == "clustered" or (
-        spec.planner == "clustered" and arm in {"length_difficulty", "random_drop"}
+        spec.planner == "clustered" and arm in {"length_difficulty", "random_drop", "true_difficulty", "dense_state"}
     )
     if follows_clusters and spec.mix_fraction == 0.0:
-        n_clusters = rows.group_by("step").agg(pl.col("cluster_id").n_unique())["cluster_id"]
-        assert (n_clusters > 1).sum() <= rows["cluster_id"].n_unique()
+        cluster = "dense_cluster_id" if arm == "dense_state" else "cluster_id"
+        drawn = rows.select("step", "prompt_id").join(candidates.select("prompt_id", cluster), on="prompt_id")
+        n_clusters = drawn.group_by("step").agg(pl.col(cluster).n_unique())[cluster]
+        assert (n_clusters > 1).sum() <= drawn[cluster].n_unique()
 
 
 def check_true_values(planned: Plan, candidates: pl.DataFrame) -> None:
@@ -224,11 +227,11 @@ def test_every_combination_keeps_every_rule(planner: str, curriculum: str, tail:
     candidates = candidates_of(61, kept=0.8)
     for mix_fraction in (0.0, 0.25, 1.0):
         fields = {"planner": planner, "curriculum": curriculum, "tail": tail, "mix_fraction": mix_fraction}
-        spec = BatchSpec.model_validate({"batch_size": 8, "epochs": 3, **fields})
+        spec = BatchSpec.model_validate({"batch_size": 8, "epochs": 3, "controls": CONTROLS, **fields})
         planned = plan(candidates, spec)
         for (arm, _), rows in planned.manifest.group_by("arm", "epoch", maintain_order=True):
             check_batches(rows, spec)
-            check_purity(rows, spec, str(arm))
+            check_purity(rows, spec, str(arm), candidates)
         check_true_values(planned, candidates)
         check_arms_agree(planned, spec)
         orders = planned.manifest.group_by(GROUP, maintain_order=True).agg("prompt_id")
@@ -364,24 +367,53 @@ def test_nothing_left_to_plan_says_what_hygiene_left_out() -> None:
 
 def test_every_arm_is_what_its_name_says() -> None:
     candidates = candidates_of(240, n_clusters=1, kept=1.0)
+    candidates = candidates.with_columns(dense_cluster_id=pl.lit(4, pl.UInt32))
+    measures = ["difficulty", "n_tokens", "dense_difficulty", "true_difficulty"]
     made = plan(candidates, batch_size=8, mix_fraction=0.0).manifest.join(
-        candidates.select("prompt_id", "n_tokens"), on="prompt_id", maintain_order="left"
+        candidates.select("prompt_id", *measures[1:]), on="prompt_id", maintain_order="left"
     )
     # One cluster, so that an arm with a curriculum has one order of difficulty.
-    rises = {
-        arm: (made.filter(arm=arm)["difficulty"].is_sorted(), made.filter(arm=arm)["n_tokens"].is_sorted())
-        for arm in ARMS
+    rises = {arm: {name for name in measures if made.filter(arm=arm)[name].is_sorted()} for arm in ARMS}
+    by_difficulty = ("balanced", "clustered", "easy_to_hard", "random_clusters", "random_drop")
+    assert rises == {arm: {"difficulty"} for arm in by_difficulty} | {
+        "length_difficulty": {"n_tokens"},
+        "dense_state": {"dense_difficulty"},
+        "true_difficulty": {"true_difficulty"},
+        "shuffle": set(),
     }
-    by_difficulty = dict.fromkeys(
-        ("balanced", "clustered", "easy_to_hard", "random_clusters", "random_drop"), (True, False)
-    )
-    assert rises == by_difficulty | {"length_difficulty": (False, True), "shuffle": (False, False)}
     candidates = candidates_of(240, kept=1.0)
     made = plan(candidates, batch_size=8, mix_fraction=0.0).manifest
     mixed = made.group_by("arm", "step").agg(pl.col("cluster_id").n_unique()).filter(pl.col("cluster_id") > 1)
     n_mixed = {arm: mixed.filter(arm=arm).height for arm in ARMS}
-    assert max(n_mixed[arm] for arm in ("clustered", "length_difficulty", "random_drop")) <= 4
-    assert min(n_mixed[arm] for arm in ("balanced", "easy_to_hard", "random_clusters", "shuffle")) > 20
+    assert max(n_mixed[arm] for arm in ("clustered", "length_difficulty", "random_drop", "true_difficulty")) <= 4
+    assert min(n_mixed[arm] for arm in ("balanced", "dense_state", "easy_to_hard", "random_clusters", "shuffle")) > 20
+    by_dense = made.filter(arm="dense_state").join(candidates.select("prompt_id", "dense_cluster_id"), on="prompt_id")
+    n_dense = by_dense.group_by("step").agg(pl.col("dense_cluster_id").n_unique())["dense_cluster_id"]
+    assert (n_dense > 1).sum() <= 5, "its batches are of the dense states' clusters"
+
+
+@pytest.mark.parametrize("arm", ["dense_state", "true_difficulty"])
+def test_a_control_on_request_leaves_every_other_arm_as_it_is(arm: str) -> None:
+    candidates, default = candidates_of(80), BatchSpec().controls
+    assert arm not in default
+    without, beside = plan(candidates, controls=default), plan(candidates, controls=(*default, arm))
+    assert beside.manifest_id != without.manifest_id
+    for one, other in ((beside.manifest, without.manifest), (beside.deferred, without.deferred)):
+        assert one.filter(pl.col("arm") != arm).drop("manifest_id").equals(other.drop("manifest_id"))
+    bare = candidates.drop("dense_cluster_id", "dense_difficulty", "true_difficulty")
+    assert plan(bare, controls=default).manifest_id == without.manifest_id
+
+
+@pytest.mark.parametrize("column", ["dense_cluster_id", "dense_difficulty", "true_difficulty"])
+def test_a_control_without_its_signal_is_refused_where_it_is_asked_for(column: str) -> None:
+    candidates = candidates_of(20)
+    hole = pl.when(pl.int_range(pl.len()) != 3).then(column).alias(column)
+    for broken in (candidates.with_columns(hole), candidates.drop(column)):
+        with pytest.raises(SaerlError, match=f"has no {column}, on which a control arm is planned") as caught:
+            plan(broken)
+        assert caught.value.code == "bad_candidates"
+        assert "Materialise control_signals" in caught.value.remedy
+        plan(broken, controls=("shuffle",))
 
 
 def test_random_drop_drops_the_same_prompts_in_every_epoch() -> None:
@@ -467,8 +499,9 @@ def test_a_manifest_keeps_its_name_for_ever() -> None:
         },
         schema_overrides={"cluster_id": pl.UInt32, "n_tokens": pl.UInt32},
     )
+    usual = BatchSpec().controls
     names = {
-        curriculum: plan(candidates, batch_size=8, curriculum=curriculum, epochs=2).manifest_id[:16]
+        curriculum: plan(candidates, batch_size=8, curriculum=curriculum, epochs=2, controls=usual).manifest_id[:16]
         for curriculum in ("none", "sorted", "staged")
     }
     assert names == {"none": "64a064be6b88f312", "sorted": "3f60820719a71b6c", "staged": "ff6b353d22226cb7"}

@@ -13,6 +13,7 @@ from saerl_assets.assets.rooms import outs, table_asset
 from saerl_assets.domain.batch_metrics import batch_metrics as measure_batches
 from saerl_assets.domain.batches import plan_manifest
 from saerl_assets.domain.contamination import contaminated_reasons
+from saerl_assets.domain.control_signals import columns_planned_on
 from saerl_assets.domain.curriculum import STEP_SCHEMA, batches_of, lock_prompts, step_row
 from saerl_assets.domain.features import FeatureSet
 from saerl_assets.domain.near_duplicates import folded_reasons
@@ -38,7 +39,7 @@ _PROMPT_TOKENS = pl.when(pl.col("n_prefix_tokens") > 0).then("n_prefix_tokens").
     ),
     partitions_def=DATASET_VERSIONS,
 )
-def plan(
+def plan(  # noqa: PLR0913, PLR0917 - an argument is an asset that it is planned from
     context: dg.AssetExecutionContext,
     home: HomeResource,
     prompts: pl.DataFrame,
@@ -47,11 +48,13 @@ def plan(
     quality_scores: pl.DataFrame,
     near_duplicates: pl.DataFrame,
     contamination: pl.DataFrame,
+    control_signals: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
     """Both planners and every control arm from the same prompts, as one manifest that becomes the current one."""
     version = home.version(context.partition_key)
     spec = version.spec
     followed = followed_manifest(home, version)
+    beside = control_signals.select("prompt_id", *columns_planned_on(spec.batches.controls))
     candidates = (
         prompts.filter(pl.col("split") == "train")
         .select("prompt_id", n_tokens=_PROMPT_TOKENS)
@@ -60,6 +63,7 @@ def plan(
         .join(quality_scores.select("prompt_id", "kept", "quality", "reason"), on="prompt_id")
         .join(_reasons(contaminated_reasons(contamination, spec.hygiene), "contaminated"), on="prompt_id", how="left")
         .join(_reasons(folded_reasons(near_duplicates, spec.hygiene), "near_duplicate"), on="prompt_id", how="left")
+        .join(beside, on="prompt_id", how="left")
     )
     feedback, batches = spec.batches.feedback, spec.batches
     epoch = epoch_to_plan(home, version)

@@ -33,14 +33,15 @@ REFRESHED_BY: dict[str, tuple[str, ...]] = {
     "quality_probe": ("labels", "signal_evidence"),
     "probe_calibration": ("labels", "signal_evidence"),
     "quality_scores": ("quality_probe",),
+    "control_signals": ("labels", "difficulty_scores"),
     "version_report": ("evidence_verdicts", "difficulty_scores", "probe_calibration", "quality_scores"),
 }
 """By asset the updates that refresh it; updates of its other dependencies do not."""
 
 REPLANNED_BY: dict[str, tuple[str, ...]] = {
-    "batch_manifest": ("difficulty_scores", "quality_scores"),
-    "deferred_prompts": ("difficulty_scores", "quality_scores"),
-    "manifests": ("difficulty_scores", "quality_scores"),
+    "batch_manifest": ("difficulty_scores", "quality_scores", "control_signals"),
+    "deferred_prompts": ("difficulty_scores", "quality_scores", "control_signals"),
+    "manifests": ("difficulty_scores", "quality_scores", "control_signals"),
     "batch_metrics": ("batch_manifest",),
     "trainer_exports": ("batch_manifest",),
     "artifacts": ("trainer_exports",),

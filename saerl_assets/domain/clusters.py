@@ -8,7 +8,7 @@ clustering is (cluster_quality), how it differs from the parent's (drift), batch
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -19,10 +19,12 @@ from saerl_assets.domain.folds import hash_fractions
 from saerl_assets.domain.spherical_kmeans import best_start, cosine_distances, fit_from, nearest, refine, silhouette
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from saerl_assets.domain.features import FeatureSet, FloatMatrix
-    from saerl_assets.domain.spec import ClusterSpec, Weighting
+    from saerl_assets.domain.spec import ClusterSpec, Pooling, Weighting
 
     Floats: TypeAlias = NDArray[np.float32]
     Doubles: TypeAlias = NDArray[np.float64]
@@ -58,6 +60,20 @@ MIN_SILHOUETTE_GAIN = 0.01
 """Clusters are added only where they raise the silhouette by so much."""
 
 ASSIGNMENTS_SCHEMA = pl.Schema({"prompt_id": pl.String, "cluster_id": pl.UInt32, "similarity": pl.Float64})
+
+
+class PooledRows(Protocol):
+    """A row of numbers for every prompt, which is all that clusters are made of: a `FeatureSet`, or dense states."""
+
+    @property
+    def prompt_ids(self) -> list[str]:
+        """The prompts, sorted; row i of every matrix is `prompt_ids[i]`."""
+
+    def csr(self, pooling: Pooling, rows: NDArray[np.int64] | None = None, /) -> FloatMatrix:
+        """Pooled rows, all or those of some ascending numbers: float32 [n, n_features]."""
+
+    def blocks(self, pooling: Pooling, /) -> Iterator[tuple[int, FloatMatrix]]:
+        """All prompts, block after block: the number of a block's first row, and its matrix."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +125,7 @@ def candidates(k: int | str, n_prompts: int, n_inherited: int = 0) -> list[int]:
     return sorted({min(number, max(n_prompts, 1)) for number in wanted})
 
 
-def fit_clusters(features: FeatureSet, spec: ClusterSpec, seed: int, parent: Centroids | None = None) -> Clustering:
+def fit_clusters(features: PooledRows, spec: ClusterSpec, seed: int, parent: Centroids | None = None) -> Clustering:
     """Groups prompts by spherical k-means on their weighted features.
 
     Centroids are fitted to a sample by the hash of the prompt; then all prompts are assigned block by block, so that
@@ -174,7 +190,7 @@ def assignment_frame(clustering: Clustering, features: FeatureSet) -> pl.DataFra
     )
 
 
-def sampled_rows(features: FeatureSet, spec: ClusterSpec, n_rows: int, seed: int) -> FloatMatrix:
+def sampled_rows(features: PooledRows, spec: ClusterSpec, n_rows: int, seed: int) -> FloatMatrix:
     """Pooled features of the prompts that come first by hash, in that order: float32 [<= n_rows, n_features].
 
     Raises:
@@ -273,7 +289,7 @@ def _start(units: FloatMatrix, k: int, rng: np.random.Generator, parent: Centroi
 
 
 def _assign(
-    features: FeatureSet, spec: ClusterSpec, weights: Floats, directions: Floats
+    features: PooledRows, spec: ClusterSpec, weights: Floats, directions: Floats
 ) -> tuple[Labels, Doubles, Integers]:
     """The nearest centroid of every prompt (-1 where no feature is active), the cosine to it, and active features."""
     n_prompts = len(features.prompt_ids)
@@ -298,7 +314,7 @@ def active_counts(units: FloatMatrix, places: Labels, k: int) -> Integers:
 
 
 def _dissolve_tiny(
-    features: FeatureSet,
+    features: PooledRows,
     spec: ClusterSpec,
     weights: Floats,
     directions: Floats,

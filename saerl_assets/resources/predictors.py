@@ -17,7 +17,7 @@ from saerl_assets.domain.spec import Pooling
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.sentences import sentence_model_id, sentence_vectors
 from saerl_assets.resources.tables import feature_set
-from saerl_assets.storage.states import dense_states
+from saerl_assets.storage.states import StoredVectors, dense_states
 
 SAE = "sae_"
 
@@ -56,16 +56,28 @@ def version_predictors(
         features: The version's features.
     """
     warehouse, version = home.warehouse(), home.version(key)
-    weights = warehouse.rows("sae_weights", ["layer", "reading_id"], dataset_version=key).sort("layer")
     controls = warehouse.rows("control_saes", ["encoder_id"], dataset_version=key)
     return build_predictors(
         prompts,
         features,
-        states=dense_states(warehouse, prompts, weights["reading_id"].to_list()),
+        states=version_states(home, key, prompts),
         control=feature_set(home, key, "control_saes") if controls.height else None,
         sentences=sentence_vectors(home, version, prompts),
         label_fields=[label.column for label in version.spec.labels.values()],
     )
+
+
+def version_states(home: HomeResource, key: str, prompts: pl.DataFrame) -> dict[str, StoredVectors]:
+    """The dense states of a version, `dense_mean` and `dense_last`, layers side by side.
+
+    Args:
+        home: Where the version is.
+        key: The version.
+        prompts: Column text_id; its order is that of the rows.
+    """
+    warehouse = home.warehouse()
+    weights = warehouse.rows("sae_weights", ["layer", "reading_id"], dataset_version=key).sort("layer")
+    return dense_states(warehouse, prompts, weights["reading_id"].to_list())
 
 
 def chosen_predictor(

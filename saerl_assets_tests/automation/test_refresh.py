@@ -21,7 +21,7 @@ KEY, OTHER = "watched-v1", "other-v1"
 SCORES = {
     *("labels", "signal_evidence", "evidence_curve", "evidence_verdicts"),
     *("difficulty_proxy", "difficulty_scores", "quality_probe", "probe_calibration", "quality_scores"),
-    "version_report",
+    *("control_signals", "version_report"),
 }
 ORDER = {"batch_manifest", "deferred_prompts", "manifests", "batch_metrics", "trainer_exports", "artifacts"}
 
@@ -98,7 +98,7 @@ def test_scores_made_by_hand_lead_to_a_manifest_only_where_the_spec_says_so(watc
         watched.make(key, "difficulty_scores")
     asked = watched.tick()
     assert {key: tables & ORDER for key, tables in asked.items()} == {KEY: set(), OTHER: ORDER}
-    assert asked[KEY] == {"version_report"}
+    assert asked[KEY] == {"control_signals", "version_report"}
 
 
 def test_a_version_that_was_never_built_is_not_built(watched: Watched) -> None:

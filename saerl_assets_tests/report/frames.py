@@ -125,6 +125,7 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "evidence_curve": _evidence_curve(),
         "evidence_verdicts": _evidence_verdicts(),
         "sentence_embeddings": _embeddings(world),
+        "control_signals": _control_signals(world),
         "difficulty_scores": _difficulty(world),
         "difficulty_proxy": _proxy(),
         "quality_probe": _probe(),
@@ -785,6 +786,18 @@ def _artifacts() -> pl.DataFrame:
             }
             for kind, name, n_bytes, asset in made
         ]
+    )
+
+
+def _control_signals(world: World) -> pl.DataFrame:
+    rng = np.random.default_rng(6)
+    return pl.DataFrame(
+        {
+            "prompt_id": world.ids,
+            "dense_cluster_id": np.where(rng.random(world.n) < 0.7, world.cluster, rng.permutation(world.cluster)),
+            "dense_difficulty": world.score + rng.normal(0, 0.5, world.n),
+            "true_difficulty": world.level.astype(np.float64),
+        }
     )
 
 

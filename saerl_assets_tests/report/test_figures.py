@@ -12,6 +12,7 @@ from saerl_assets.report.batch_metrics import figure_batch_clusters, figure_batc
 from saerl_assets.report.batches import figure_batch_manifest, figure_deferred_prompts, figure_manifests
 from saerl_assets.report.cluster_map import figure_cluster_map
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_cluster_quality, figure_clusters
+from saerl_assets.report.control_signals import figure_control_signals
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
 from saerl_assets.report.drift import figure_cluster_drift, figure_version_drift
 from saerl_assets.report.evidence import (
@@ -78,6 +79,9 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
         of["difficulty_scores"], of["prompts"], of["labels"], label_name="unknown"
     ),
     "difficulty_proxy": lambda of: figure_difficulty_proxy(of["difficulty_proxy"]),
+    "control_signals": lambda of: figure_control_signals(
+        of["control_signals"], of["cluster_assignments"], of["difficulty_scores"]
+    ),
     "quality_probe": lambda of: figure_quality_probe(of["quality_probe"], min_auroc=0.55),
     "probe_calibration": lambda of: figure_probe_calibration(of["probe_calibration"]),
     "quality_scores": lambda of: figure_quality_scores(of["quality_scores"]),
@@ -96,6 +100,7 @@ NULLABLE = {
     "cluster_quality": ["value"],
     "cluster_drift": ["centroid_shift"],
     "version_drift": ["value"],
+    "control_signals": ["dense_cluster_id", "dense_difficulty", "true_difficulty"],
     "difficulty_scores": ["proxy"],
     "difficulty_proxy": ["spearman", "low", "high", "r2", "over_length", "over_length_low", "over_length_high"],
     "signal_evidence": ["value", "low", "high", "given_length", "behind_best", "behind_best_margin"],

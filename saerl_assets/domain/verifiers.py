@@ -31,6 +31,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.gym import extract_answer, score_answer
+from saerl_assets.domain.spec import VERIFIERS_OF_ANSWERS
 
 Verifier: TypeAlias = Callable[[str, str | None, Mapping[str, Any]], float]
 """Completion, reference answer or None, further fields of the prompt's row (`verifier_fields`) -> score in [0, 1]."""
@@ -75,7 +76,7 @@ def load_verifier(name: str) -> Verifier:
 
 def needs_answer(name: str) -> bool:
     """Whether a verifier can say nothing of a prompt without a reference answer."""
-    return name in {"exact", "final_answer", "math"}
+    return name in VERIFIERS_OF_ANSWERS
 
 
 def verifier_fields(extra: str | Mapping[str, Any], *, prompt: str, topic: str | None = None) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def chosen(spec: VersionSpec) -> list[tuple[str, str]]:
     batches = f"{spec.batches.planner}, {spec.batches.batch_size} prompts, {spec.batches.curriculum}"
     return [
         ("data", spec.data.source),
-        ("labels", listed(sorted(spec.labels))),
+        ("labels", listed(sorted([*spec.labels, *(spec.outcomes.labels() if spec.outcomes else ())]))),
         ("evaluation", share(spec.split.evaluation_fraction) if not spec.split.column else spec.split.column),
         ("reader", spec.reader.model.split("#", maxsplit=1)[0]),
         ("read at", f"{layers} {listed([str(layer) for layer in spec.reader.layers])}, {spec.reader.dtype}"),

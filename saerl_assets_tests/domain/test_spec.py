@@ -166,3 +166,30 @@ def test_values_that_nothing_could_keep_are_refused_with_their_place(setting: st
     with pytest.raises(SaerlError) as caught:
         parse_spec(f'key = "a-v1"\n{setting}\ndata.source = "path:x"\n', "x.toml")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ('verifier = "exact"\n', "needs data.answer"),
+        ('verifier = "rm -rf"\n', "this is no verifier"),
+        ('verifier = "reasoning_gym"\ncorrect_label = "difficulty"\n', "are both 'difficulty'"),
+        ('verifier = "reasoning_gym"\ncorrect_label = "Correct!"\n', "is not a label name"),
+        ('verifier = "a:b"\n[labels.correct]\ncolumn = "c"\n', "[labels.correct] reads from the data; rename one"),
+        ("", "outcomes.verifier' is missing"),
+    ],
+)
+def test_outcomes_that_contradict_the_rest_are_refused(more: str, says: str) -> None:
+    text = f'key = "a-v1"\n[data]\nsource = "path:a.jsonl"\n[outcomes]\npolicy = "path:policy"\n{more}'
+    with pytest.raises(SaerlError) as raised:
+        parse_spec(text, "a.toml")
+    assert raised.value.code == "spec_invalid"
+    assert says in str(raised.value)
+
+
+def test_outcomes_are_off_unless_they_are_asked_for() -> None:
+    text = 'key = "a-v1"\n[data]\nsource = "path:a.jsonl"\n'
+    assert parse_spec(text, "a.toml").outcomes is None
+    outcomes = parse_spec(text + '[outcomes]\npolicy = "path:p"\nverifier = "reasoning_gym"\n', "a.toml").outcomes
+    assert outcomes is not None
+    assert outcomes.labels() == ("correct", "difficulty")

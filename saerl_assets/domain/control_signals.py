@@ -238,5 +238,7 @@ def _agreement(own: pl.DataFrame, signals: pl.DataFrame) -> Facts:
 def _true_words(label: KnownLabel) -> str:
     if not label.fraction:
         return f"No training prompt has label {label.name!r}: all have the score in use."
+    if label.fraction == 1:
+        return f"Label {label.name!r} of every training prompt."
     known = f"Label {label.name!r} of {100 * label.fraction:.1f}% of the training prompts"
     return f"{known}; the score in use, on the label's scale, of the others."

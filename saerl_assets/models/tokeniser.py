@@ -27,14 +27,27 @@ class Tokeniser:
     so that a prompt reads the same with it and without.
     """
 
-    def __init__(self, tokenizer: Any, template: Template, bos: Bos = "tokenizer") -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        tokenizer: Any,  # noqa: ANN401
+        template: Template,
+        bos: Bos = "tokenizer",
+        section: str = "reader",
+    ) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self._bos = bos
+        self._section = section
 
     @classmethod
-    def load(cls, files: ModelFiles, template: Template, bos: Bos = "tokenizer") -> Tokeniser:
+    def load(cls, files: ModelFiles, template: Template, bos: Bos = "tokenizer", section: str = "reader") -> Tokeniser:
         """Loads the tokenizer without the weights.
+
+        Args:
+            files: Of the model.
+            template: How a prompt is rendered.
+            bos: Whether a text starts with the beginning-of-sequence token.
+            section: Section of the spec that chose the template, for messages.
 
         Raises:
             SaerlError: `model_without_tokenizer`, `no_chat_template` for template `chat`, `no_bos` where it is
@@ -49,7 +62,7 @@ class Tokeniser:
             remedy = "Put the model's tokenizer files (tokenizer.json, tokenizer_config.json) beside its weights."
             raise SaerlError("model_without_tokenizer", f"{error}", where=str(files.folder), remedy=remedy) from error
         if template == "chat" and not tokenizer.chat_template:
-            remedy = "Set reader.template = 'plain', or use a model that was trained on chats."
+            remedy = f"Set {section}.template = 'plain', or use a model that was trained on chats."
             raise SaerlError(
                 "no_chat_template", "The tokenizer has no chat template.", where=files.source, remedy=remedy
             )
@@ -57,13 +70,23 @@ class Tokeniser:
             remedy = "Set reader.bos = 'tokenizer'; a model without that token was trained without it."
             problem = "The tokenizer has no beginning-of-sequence token."
             raise SaerlError("no_bos", problem, where="reader.bos", remedy=remedy)
-        return cls(tokenizer, template, bos)
+        return cls(tokenizer, template, bos, section)
 
     @property
     def bos_token_id(self) -> int | None:
         """The beginning-of-sequence token, where the tokenizer has one."""
         found = self._tokenizer.bos_token_id
         return None if found is None else int(found)
+
+    @property
+    def end_token_id(self) -> int | None:
+        """The end-of-sequence token, where the tokenizer has one."""
+        found = self._tokenizer.eos_token_id
+        return None if found is None else int(found)
+
+    def completion_of(self, token_ids: Sequence[int]) -> str:
+        """The text of what a model wrote, without special tokens."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def texts_of(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each token by itself."""
@@ -101,9 +124,9 @@ class Tokeniser:
             return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
-            remedy = "Change the messages' roles, or set reader.template = 'plain'."
-            problem = f"The reader's chat template refuses messages of {roles}: {error}."
-            raise SaerlError("template_refused", problem, where="reader.template", remedy=remedy) from error
+            remedy = f"Change the messages' roles, or set {self._section}.template = 'plain'."
+            problem = f"The model's chat template refuses messages of {roles}: {error}."
+            raise SaerlError("template_refused", problem, where=f"{self._section}.template", remedy=remedy) from error
 
     def _started(self, ids: list[int]) -> list[int]:
         bos = self._tokenizer.bos_token_id

@@ -29,6 +29,8 @@ class ReportInputs:
     sample."""
     rejected_rows: pl.DataFrame
     labels: pl.DataFrame
+    rollouts: pl.DataFrame
+    outcomes: pl.DataFrame
     sae_weights: pl.DataFrame
     sae_health: pl.DataFrame
     feature_density: pl.DataFrame

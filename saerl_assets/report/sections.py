@@ -30,6 +30,7 @@ from saerl_assets.report.hygiene import (
     figure_near_duplicates,
     near_duplicates_table,
 )
+from saerl_assets.report.outcomes import figure_outcomes, figure_rollouts
 from saerl_assets.report.prompts import figure_labels, figure_prompts, figure_rejected_rows
 from saerl_assets.report.quality import figure_probe_calibration, figure_quality_probe, figure_quality_scores
 from saerl_assets.report.sae import figure_layer_profile, figure_sae_health, figure_sae_weights
@@ -86,6 +87,11 @@ def _data(inputs: ReportInputs) -> Section:
     blocks: list[Block] = [picture(figure_prompts(inputs.prompts), "Histogram of the prompts' lengths in tokens")]
     if inputs.labels.height:
         blocks.append(picture(figure_labels(inputs.labels), "Histograms of the labels"))
+    if inputs.outcomes.height:
+        blocks += [
+            picture(figure_outcomes(inputs.outcomes), "How often the policy answers each prompt right"),
+            picture(figure_rollouts(inputs.rollouts), "How long the policy's answers are"),
+        ]
     if inputs.rejected_rows.height:
         drawn = figure_rejected_rows(inputs.rejected_rows, n_rows=inputs.n_source_rows)
         blocks += [picture(drawn, "Rejected rows by reason"), tables.rejected_table(inputs)]

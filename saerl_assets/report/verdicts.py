@@ -66,7 +66,11 @@ def judge_labels(inputs: ReportInputs) -> Verdict:
     known = listed([f"{name} for {count(n, 'prompt')}" for name, n in counted.iter_rows()], 6)
     disagreeing = labels.filter(pl.col("spread") > 0).height
     averaged = f" {count(disagreeing, 'value')} averaged over observations that disagree." if disagreeing else ""
-    return Verdict("good", f"Labels: {known}.{averaged}")
+    rates = inputs.outcomes["pass_rate"].to_numpy()
+    answered = f"{count(rates.size, 'prompt')} were answered by the policy itself"
+    own = f" {answered}, {share(float(rates.mean()))} of the time right." if rates.size else ""
+    flat = rates.size > 0 and rates.min() == rates.max()
+    return Verdict("watch" if flat else "good", f"Labels: {known}.{averaged}{own}")
 
 
 def judge_sae(inputs: ReportInputs) -> Verdict:

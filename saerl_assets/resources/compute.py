@@ -13,13 +13,14 @@ import dagster as dg
 from saerl_assets.disk import write_whole
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import Progress, silent
-from saerl_assets.domain.spec import digest
+from saerl_assets.domain.spec import OutcomesSpec, digest
 from saerl_assets.storage.catalog import Version
 from saerl_assets.storage.home import model_cache
 
 if TYPE_CHECKING:
     from saerl_assets.models.device import TokenBudget
     from saerl_assets.models.reader import Reader
+    from saerl_assets.models.rollouts import Engine
     from saerl_assets.models.sources import ModelFiles
     from saerl_assets.models.tokeniser import Tokeniser
 
@@ -34,6 +35,9 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     texts_per_shard: int = 0
     """Texts that are read and kept together; an interrupted extraction loses at most two shards. 0 for the device's
     default, or an eighth of the texts where they are few."""
+    engine: str = "auto"
+    """What a policy answers with: `transformers`, `vllm`, or `auto`, which is vLLM where it is installed and the device
+    is a CUDA GPU."""
 
     def chosen_device(self) -> str:
         """The device in use."""
@@ -78,6 +82,40 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return locate_model(version.spec.reader.model, cache=model_cache(), folder=version.folder, progress=progress)
 
+    def policy_files(self, version: Version, progress: Progress = silent) -> "ModelFiles":
+        """The files of the policy that `[outcomes]` names, fetched if need be."""
+        from saerl_assets.models.sources import locate_model
+
+        source, cache = outcomes_of(version).policy, model_cache()
+        return locate_model(source, cache=cache, folder=version.folder, progress=progress, key="outcomes.policy")
+
+    def policy_tokeniser(self, version: Version) -> "Tokeniser":
+        """The policy's tokenizer with the template that `[outcomes]` names."""
+        from saerl_assets.models.tokeniser import Tokeniser
+
+        return Tokeniser.load(self.policy_files(version), outcomes_of(version).template, section="outcomes")
+
+    def policy(self, version: Version, tokeniser: "Tokeniser") -> "Engine":
+        """The policy, loaded to answer. Nobody else keeps it: it is gone with what is returned."""
+        from saerl_assets.models.device import TokenBudget
+        from saerl_assets.models.rollouts import BUDGET_MULTIPLE, choose_engine, load_engine
+
+        files, device = self.policy_files(version), self.chosen_device()
+        return load_engine(
+            choose_engine(self.engine, files, device),
+            files,
+            tokeniser,
+            dtype=outcomes_of(version).dtype,
+            device=device,
+            budget=TokenBudget(BUDGET_MULTIPLE * self.budget()),
+        )
+
+    def rollouts_per_shard(self) -> int:
+        """Rollouts that are made and kept together."""
+        from saerl_assets.models.rollouts import ROLLOUTS_PER_SHARD
+
+        return self.texts_per_shard or ROLLOUTS_PER_SHARD[self.chosen_device().partition(":")[0]]
+
     def tokeniser(self, version: Version, progress: Progress = silent) -> "Tokeniser":
         """The reader's tokenizer with its template, without the weights."""
         from saerl_assets.models.tokeniser import Tokeniser
@@ -117,6 +155,15 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if scheme == "path":
             return str(self.files(version).folder)
         return "in the hub's cache, or fetched by the first run"
+
+
+def outcomes_of(version: Version) -> OutcomesSpec:
+    """The section `[outcomes]` of a version that has one."""
+    outcomes = version.spec.outcomes
+    if outcomes is None:
+        message = f"{version.key} has no [outcomes]"
+        raise ValueError(message)
+    return outcomes
 
 
 @cache

@@ -50,6 +50,11 @@ class ShardStore:
             return False
         return True
 
+    def finished(self, tables: list[str]) -> list[str]:
+        """The ids of all shards that are complete and readable, however they were planned."""
+        folders = sorted(self.folder.glob("[!.]*")) if self.folder.is_dir() else []
+        return [folder.name for folder in folders if self.has(folder.name, tables)]
+
     def write(self, shard_id: str, tables: Mapping[str, pa.Table]) -> None:
         """Writes one shard; it appears whole or not at all."""
         with new_folder(self.folder / shard_id) as folder:

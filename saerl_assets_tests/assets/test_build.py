@@ -93,7 +93,7 @@ def test_every_stage_is_made(tiny_run: tuple[HomeResource, RunSummary]) -> None:
 def test_the_tables_agree_on_what_there_is(tiny_home: HomeResource) -> None:
     counts = {name: rows(tiny_home, name).height for name in tables()}
     nothing_to_tell = {"cluster_drift", "contamination", "evidence_curve", "near_duplicates", "sentence_embeddings"}
-    nothing_to_tell |= {"control_signals"}
+    nothing_to_tell |= {"control_signals", "rollouts", "outcomes"}
     nothing_to_tell |= {
         "preference_pairs",
         "training_feedback",

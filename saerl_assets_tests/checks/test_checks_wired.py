@@ -19,6 +19,7 @@ from saerl_assets_tests.checks import (
     test_features_checks,
     test_feedback_checks,
     test_hygiene_checks,
+    test_outcomes_checks,
     test_preference_pairs_checks,
     test_prompts_checks,
     test_quality_checks,
@@ -35,6 +36,7 @@ MODULES = (
     test_drift_checks,
     test_features_checks,
     test_hygiene_checks,
+    test_outcomes_checks,
     test_preference_pairs_checks,
     test_prompts_checks,
     test_quality_checks,
@@ -80,6 +82,14 @@ DAMAGE = {
     "deferred_prompts.what_hygiene_defers_has_its_evidence": (
         "UPDATE deferred_prompts SET reason_code = 'near_duplicate'"
     ),
+    "rollouts.every_rollout_is_whole": (
+        "INSERT INTO rollouts VALUES "
+        "('tiny-v1', 'x', 0, 'r', 'yes', 1, 3, false, 's', 'p', 'exact', 'transformers', TIMESTAMP '2026-01-01')"
+    ),
+    "outcomes.outcomes_tell_prompts_apart": (
+        "INSERT INTO outcomes VALUES ('tiny-v1', 'x', 0, 'train', 0, 8, 8, 3, 'p', 'exact')"
+    ),
+    "outcomes.few_answers_are_cut_off": "UPDATE outcomes SET n_truncated = n_rollouts",
     "batch_manifest.manifest_invariants": "DELETE FROM batch_manifest WHERE step = 0 AND slot = 0",
     "batch_manifest.rows_have_their_digest": "UPDATE batch_manifest SET difficulty = difficulty + 1 WHERE slot = 1",
     "feedback_files.rows_match_prompts": (

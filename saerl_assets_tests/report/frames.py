@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from saerl_assets.domain.outcomes import fold_rollouts
 from saerl_assets.domain.spec import VersionSpec, canonical_json, parse_spec, spec_digest
 from saerl_assets.report.inputs import ReportInputs
 from saerl_assets.storage.schema import tables
@@ -126,6 +127,8 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "evidence_verdicts": _evidence_verdicts(),
         "sentence_embeddings": _embeddings(world),
         "control_signals": _control_signals(world),
+        "rollouts": _rollouts(world),
+        "outcomes": _outcomes(world),
         "difficulty_scores": _difficulty(world),
         "difficulty_proxy": _proxy(),
         "quality_probe": _probe(),
@@ -799,6 +802,40 @@ def _control_signals(world: World) -> pl.DataFrame:
             "true_difficulty": world.level.astype(np.float64),
         }
     )
+
+
+def _rollouts(world: World) -> pl.DataFrame:
+    """Eight answers of a policy to every other prompt, the right ones as likely as its quality says."""
+    rng = np.random.default_rng(7)
+    places = np.repeat(np.arange(0, world.n, 2), 8)
+    tokens = np.minimum(rng.geometric(0.03, len(places)), 96)
+    return pl.DataFrame(
+        {
+            "prompt_id": [world.ids[place] for place in places],
+            "sample": np.tile(np.arange(8), len(places) // 8),
+            "rollout_id": [name_of("rollout", number) for number in range(len(places))],
+            "completion": [HOSTILE[number % len(HOSTILE)] for number in range(len(places))],
+            "score": (rng.random(len(places)) < world.quality[places]).astype(np.float64),
+            "n_tokens": tokens,
+            "is_truncated": tokens >= 96,
+            "sampling_id": name_of("sampling"),
+            "policy_digest": name_of("policy"),
+            "verifier": "reasoning_gym",
+            "engine": "transformers",
+            "made_at": dt.datetime(2026, 5, 27, 12, 0),  # noqa: DTZ001 - as the warehouse keeps it
+        }
+    )
+
+
+def _outcomes(world: World) -> pl.DataFrame:
+    chosen = pl.DataFrame(
+        {
+            "prompt_id": world.ids,
+            "cluster_id": world.cluster,
+            "split": ["evaluation" if apart else "train" for apart in world.evaluation],
+        }
+    )
+    return fold_rollouts(_rollouts(world), chosen)
 
 
 def _cluster_map(world: World) -> pl.DataFrame:

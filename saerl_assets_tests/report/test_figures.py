@@ -24,6 +24,7 @@ from saerl_assets.report.evidence import (
 from saerl_assets.report.exports import figure_artifacts, figure_trainer_exports
 from saerl_assets.report.feature_examples import figure_feature_examples
 from saerl_assets.report.features import figure_feature_density, figure_prompt_features, figure_prompt_states
+from saerl_assets.report.outcomes import figure_outcomes, figure_rollouts
 from saerl_assets.report.preference_pairs import figure_preference_pairs
 from saerl_assets.report.prompts import (
     figure_label_observations,
@@ -82,6 +83,8 @@ FIGURES: dict[str, Callable[[Frames], bytes]] = {
     "control_signals": lambda of: figure_control_signals(
         of["control_signals"], of["cluster_assignments"], of["difficulty_scores"]
     ),
+    "rollouts": lambda of: figure_rollouts(of["rollouts"]),
+    "outcomes": lambda of: figure_outcomes(of["outcomes"]),
     "quality_probe": lambda of: figure_quality_probe(of["quality_probe"], min_auroc=0.55),
     "probe_calibration": lambda of: figure_probe_calibration(of["probe_calibration"]),
     "quality_scores": lambda of: figure_quality_scores(of["quality_scores"]),
@@ -186,6 +189,8 @@ def test_what_may_be_null_is_null(name: str, frames: Frames) -> None:
         "prompts",
         "labels",
         "quality_scores",
+        "rollouts",
+        "outcomes",
         "cluster_assignments",
         "cluster_quality",
         "cluster_drift",

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from saerl_assets.domain.agreement import spearman
-from saerl_assets.report.marks import heat_colours, thinned
+from saerl_assets.report.marks import heat_colours, thinned, whole_ticks
 from saerl_assets.report.style import BLUE, GREEN, card, label, message, png
 from saerl_assets.report.words import count, figure
 
@@ -80,4 +80,6 @@ def _draw_clusters(axes: Axes, known: pl.DataFrame) -> None:
     shares /= shares.sum(axis=1, keepdims=True)
     axes.grid(visible=False)
     axes.imshow(shares, aspect="auto", cmap=heat_colours(), vmin=0.0, vmax=1.0, interpolation="nearest")
+    whole_ticks(axes.xaxis)
+    whole_ticks(axes.yaxis)
     label(axes, x="cluster of dense states, by size", y="cluster of the version, by id")

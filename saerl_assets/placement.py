@@ -11,6 +11,7 @@ results and resources are renamed on the way in and out, and the functions in `a
 import functools
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import dagster as dg
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.partitions import DATASET_VERSIONS
 
 if TYPE_CHECKING:
     from dagster._core.definitions.output import OutputDefinition
@@ -173,15 +175,21 @@ def _placed_key(key: dg.AssetKey, placement: Placement) -> dg.AssetKey:
 
 
 def _placed_check(spec: dg.AssetCheckSpec, placement: Placement) -> dg.AssetCheckSpec:
-    """The check under the keys of its asset and of the others that it looks at."""
-    return dg.AssetCheckSpec(
-        spec.name,
-        asset=_placed_key(spec.asset_key, placement),
-        description=spec.description,
-        additional_deps=[_placed_key(dep.asset_key, placement) for dep in spec.additional_deps],
-        blocking=spec.blocking,
-        metadata=spec.metadata,
-    )
+    """The check under the keys of its asset and of the others that it looks at, with an answer for every version.
+
+    Without partitions of its own the UI shows only the check's last answer, whatever version that was about.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster calls partitions of checks a preview
+        return dg.AssetCheckSpec(
+            spec.name,
+            asset=_placed_key(spec.asset_key, placement),
+            description=spec.description,
+            additional_deps=[_placed_key(dep.asset_key, placement) for dep in spec.additional_deps],
+            blocking=spec.blocking,
+            metadata=spec.metadata,
+            partitions_def=DATASET_VERSIONS,
+        )
 
 
 def _placed_out(output: "OutputDefinition", placement: Placement) -> dg.Out:

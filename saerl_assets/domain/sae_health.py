@@ -102,7 +102,8 @@ def _refusals(figures: HealthFigures, spec: SaeSpec) -> Iterator[str]:
     if figures.explained_variance < spec.min_explained_variance:
         yield (
             f"The spec asks for {spec.min_explained_variance:.0%} of the variance (sae.min_explained_variance). Either "
-            "it was made for another model or layer, or trained for too few tokens."
+            "it was made for another model or layer: name the SAE of this one as sae.source. Or it was trained for too "
+            "few tokens: raise sae.training_tokens. Then register that as another version."
         )
     recovered = figures.loss.recovered if figures.loss else None
     if recovered is not None and recovered < spec.min_loss_recovered:

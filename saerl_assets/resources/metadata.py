@@ -3,6 +3,8 @@
 Belongs here: frames and figures as Dagster's metadata. Does not belong here: drawing, which is `report`'s.
 """
 
+import re
+
 import dagster as dg
 import polars as pl
 
@@ -10,6 +12,9 @@ from saerl_assets.report.style import as_markdown
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 60
+ID_CHARACTERS = 13
+"""Enough of an id or a digest to know it again."""
+_DIGEST = re.compile("[0-9a-f]{32,}")
 
 
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
@@ -17,18 +22,19 @@ def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(as_markdown(png, alt))
 
 
-def preview(frame: pl.DataFrame) -> dg.MarkdownMetadataValue:
-    """The first rows as a Markdown table."""
+def preview(frame: pl.DataFrame) -> dg.TableMetadataValue:
+    """The first rows as a table that the UI opens; long texts and ids are cut short."""
     names = [name for name in frame.columns if name != "dataset_version"]
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    lines += [
-        "| " + " | ".join(_cell(value) for value in row) + " |"
-        for row in frame.select(names).head(PREVIEW_ROWS).iter_rows()
+    records = [
+        dg.TableRecord({name: _cell(value) for name, value in row.items()})
+        for row in frame.select(names).head(PREVIEW_ROWS).iter_rows(named=True)
     ]
-    return dg.MetadataValue.md("\n".join(lines))
+    return dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(name) for name in names]))
 
 
 def _cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    text = text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    if value is None:
+        return ""
+    text = f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
+    limit = ID_CHARACTERS if _DIGEST.fullmatch(text) else PREVIEW_CHARACTERS
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

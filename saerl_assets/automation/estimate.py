@@ -6,6 +6,7 @@ more.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import click
 import dagster as dg
@@ -13,6 +14,7 @@ import polars as pl
 
 from saerl_assets.automation.jobs import load_project
 from saerl_assets.automation.runs import open_instance
+from saerl_assets.domain.outcomes import sampling_id
 from saerl_assets.domain.prompts import take_prompts
 from saerl_assets.domain.spec import VersionSpec
 from saerl_assets.resources.compute import ComputeResource
@@ -29,6 +31,8 @@ FEATURES_PER_TOKEN = 0.35
 EVIDENCE_OPERATIONS = 500
 """Of weighing one label on n prompts, in units of n^3: two kernels of ten predictors, factorised in five folds, on one
 thread at a fifth of a matrix product's speed."""
+GENERATION_EFFICIENCY = 0.1
+"""The same of writing answers, token after token, some tens at a time."""
 OVERHEAD_SECONDS = 30
 OVERHEAD_BYTES = 900_000_000
 
@@ -51,6 +55,9 @@ class Estimate:
     memory_bytes: float
     disk_bytes: float
     basis: str
+    n_rollouts: int = 0
+    """Answers that the policy has yet to write."""
+    seconds_rollouts: float = 0.0
 
     def lines(self) -> Iterator[tuple[str, str, str]]:
         """For a table."""
@@ -73,8 +80,10 @@ class Estimate:
         )
         yield "", "SAE's health", f"about {clock(self.seconds_health)}"
         yield "", "evidence", f"at most {clock(self.seconds_evidence)}" if self.seconds_evidence else "no label"
+        if self.n_rollouts:
+            yield "", "policy", f"{self.n_rollouts:,} answers, at most {clock(self.seconds_rollouts)}"
         parts = (self.seconds_reading, self.seconds_training, self.seconds_health, self.seconds_evidence)
-        total = sum(parts) + OVERHEAD_SECONDS
+        total = sum(parts) + self.seconds_rollouts + OVERHEAD_SECONDS
         yield "in all", "time", f"about {clock(total)} ({self.basis})"
         yield "", "memory", f"about {self.memory_bytes / 1e9:.1f} GB"
         yield "", "disk", f"about {self.disk_bytes / 1e9:.2f} GB"
@@ -127,7 +136,24 @@ def estimate(home: HomeResource, compute: ComputeResource, key: str) -> Estimate
         * (texts.height * size["d_model"] * 8 + n_tokens * FEATURES_PER_TOKEN * version.spec.sae.k * BYTES_PER_FEATURE)
         + 4.0 * cached * size["d_model"] * n_layers,
         basis="measured on this machine before" if measured else "from this machine's matrix product",
+        **_rollouts(home, compute, key, prompts.height, machine),
     )
+
+
+def _rollouts(home: HomeResource, compute: ComputeResource, key: str, n_prompts: int, machine: float) -> dict[str, Any]:
+    """Answers that the policy has yet to write, and how long that takes if all are as long as they may be."""
+    version = home.version(key)
+    outcomes = version.spec.outcomes
+    if outcomes is None:
+        return {}
+    identity = sampling_id(compute.policy_files(version).digest, outcomes, version.spec.seed)
+    wanted = min(outcomes.n_prompts, n_prompts) * outcomes.n_rollouts
+    known = home.warehouse().rows("rollouts", ["rollout_id"], sampling_id=identity)["rollout_id"].n_unique()
+    size = compute.policy_size(version)
+    flops = _flops_per_token(size, size["n_blocks"]) + 2.0 * size["n_vocabulary"] * size["d_model"]
+    missing = max(wanted - known, 0)
+    seconds = missing * outcomes.max_new_tokens * flops / (machine * GENERATION_EFFICIENCY)
+    return {"n_rollouts": missing, "seconds_rollouts": seconds}
 
 
 def _prompts(home: HomeResource, compute: ComputeResource, key: str) -> tuple[pl.DataFrame, int]:

@@ -89,6 +89,12 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         source, cache = outcomes_of(version).policy, model_cache()
         return locate_model(source, cache=cache, folder=version.folder, progress=progress, key="outcomes.policy")
 
+    def policy_size(self, version: Version) -> dict[str, int]:
+        """The policy's sizes, without its weights."""
+        from saerl_assets.models.reader import sizes_of
+
+        return sizes_of(self.policy_files(version))
+
     def policy_tokeniser(self, version: Version) -> "Tokeniser":
         """The policy's tokenizer with the template that `[outcomes]` names."""
         from saerl_assets.models.tokeniser import Tokeniser

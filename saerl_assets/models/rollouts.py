@@ -252,13 +252,12 @@ def drawn_tokens(logits: torch.Tensor, draws: torch.Tensor, temperature: float, 
     Returns:
         int64 [n].
     """
-    precise = torch.float32 if logits.device.type == "mps" else torch.float64
-    chances = torch.softmax(logits.to(precise) / temperature, dim=-1)
+    chances = torch.softmax(logits.float() / temperature, dim=-1)
     if top_p >= 1.0:
         return _at(chances, draws)
     n_likeliest = min(N_LIKELIEST, chances.shape[-1])
     likeliest, tokens = chances.topk(n_likeliest, dim=-1)
-    if bool((likeliest.sum(dim=-1) < top_p).any()):
+    if n_likeliest < chances.shape[-1] and bool((likeliest.sum(dim=-1) < top_p).any()):
         likeliest, tokens = chances.sort(dim=-1, descending=True, stable=True)
     before = likeliest.cumsum(dim=-1) - likeliest
     places = _at(torch.where(before < top_p, likeliest, 0.0), draws)
@@ -267,7 +266,8 @@ def drawn_tokens(logits: torch.Tensor, draws: torch.Tensor, temperature: float, 
 
 def _at(chances: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     """Where each row's draw falls among its chances [n, m], which need not sum to 1: int64 [n]."""
-    passed = chances.cumsum(dim=-1)
+    precise = torch.float32 if chances.device.type == "mps" else torch.float64
+    passed = chances.cumsum(dim=-1, dtype=precise)
     places = torch.searchsorted(passed, draws.to(passed)[:, None] * passed[:, -1:], right=True)
     # rounding may put a draw behind the last token that is possible: 1 where there is a chance, counted from behind
     last = chances.shape[-1] - 1 - (chances.flip(-1) > 0).to(torch.uint8).argmax(dim=-1, keepdim=True)

@@ -48,8 +48,8 @@ def extraction(
         asset_key="prompt_features",
         value=done.features,
         metadata={
-            **done.figures,
             "figure": picture(figure_prompt_features(done.counts), "active features per prompt"),
+            **done.figures,
         },
     )
     yield dg.MaterializeResult(

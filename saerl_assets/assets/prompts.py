@@ -61,10 +61,10 @@ def intake(
         asset_key="prompts",
         value=taken.prompts,
         metadata={
+            "figure": picture(figure_prompts(taken.prompts), "tokens per prompt"),
             **taken.counts,
             **taken.notes,
             "stripped_for_reading": taken.affixes,
-            "figure": picture(figure_prompts(taken.prompts), "tokens per prompt"),
         },
     )
     yield dg.MaterializeResult(

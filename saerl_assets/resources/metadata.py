@@ -11,7 +11,7 @@ import polars as pl
 from saerl_assets.report.style import as_markdown
 
 PREVIEW_ROWS = 5
-PREVIEW_CHARACTERS = 60
+PREVIEW_CHARACTERS = 40
 ID_CHARACTERS = 13
 """Enough of an id or a digest to know it again."""
 _DIGEST = re.compile("[0-9a-f]{32,}")

@@ -1,4 +1,4 @@
--- One row per prompt: its cluster.
+-- One row per prompt: its cluster, and how near its centroid it lies.
 -- key: dataset_version, prompt_id
 -- write: replace dataset_version
 CREATE TABLE IF NOT EXISTS cluster_assignments (

@@ -1,4 +1,4 @@
--- One row per cluster of a version.
+-- One row per cluster of a version: its size, and the features, tokens and words that set it apart.
 -- key: dataset_version, cluster_id
 -- write: replace dataset_version
 CREATE TABLE IF NOT EXISTS clusters (

@@ -1,4 +1,4 @@
--- One row per row of such a file that was not taken up, with its reason.
+-- One row per row of a file of labels or of a training log that was not taken up, with its reason.
 -- key: dataset_version, file_digest, line
 -- write: append
 CREATE TABLE IF NOT EXISTS rejected_feedback (

@@ -1,4 +1,4 @@
--- One row per source row that was not taken.
+-- One row per source row that was not taken: where it stands, why, and the row itself.
 -- key: dataset_version, position
 -- write: replace dataset_version
 CREATE TABLE IF NOT EXISTS rejected_rows (

@@ -13,8 +13,10 @@ from saerl_assets_tests.assets.graph_snapshot import COMMAND, RECORDED, as_text,
 
 READS_A_MODEL = {
     "control_saes",
+    "outcomes",
     "prompt_features",
     "prompt_states",
+    "rollouts",
     "sae_health",
     "sae_weights",
     "sentence_embeddings",

@@ -34,6 +34,7 @@ ROLLOUTS_PER_SHARD = {"cpu": 64, "cuda": 1_024, "mps": 128}
 BUDGET_MULTIPLE = 4
 """Tokens in one batch of generation for each in a pass of the reader: each token that is written is a pass in which a
 row is one token, so that wide batches pay. What they need is memory for keys and values."""
+VLLM_MEMORY_FRACTION = 0.9
 N_LIKELIEST = 256
 """Tokens among which those of top_p nearly always are, so that the whole vocabulary need not be sorted."""
 
@@ -102,15 +103,31 @@ def choose_engine(wanted: str, files: ModelFiles, device: str) -> EngineName:
 
 
 def load_engine(
-    name: EngineName, files: ModelFiles, tokeniser: Tokeniser, *, dtype: str, device: str, budget: TokenBudget
+    name: EngineName,
+    files: ModelFiles,
+    tokeniser: Tokeniser,
+    *,
+    dtype: str,
+    device: str,
+    budget: TokenBudget,
+    longest: int,
 ) -> Engine:
     """Loads the policy.
+
+    Args:
+        name: As `choose_engine` gives it.
+        files: The policy's.
+        tokeniser: Its tokenizer.
+        dtype: Number format.
+        device: Name of the device; vLLM takes the CUDA devices that it sees.
+        budget: Tokens in one batch of transformers.
+        longest: Tokens of the longest prompt and answer, for which vLLM keeps room.
 
     Raises:
         SaerlError: `model_corrupt`, `model_incomplete`, also where the files have no language-model head.
     """
     if name == "vllm":
-        return VllmEngine(files, dtype=dtype)
+        return VllmEngine(files, dtype=dtype, longest=longest)
     return TransformersEngine.load(files, tokeniser, dtype=dtype, device=device, budget=budget)
 
 
@@ -214,9 +231,15 @@ class VllmEngine:
 
     name: EngineName = "vllm"
 
-    def __init__(self, files: ModelFiles, *, dtype: str) -> None:
+    def __init__(self, files: ModelFiles, *, dtype: str, longest: int) -> None:
         self._vllm: Any = importlib.import_module("vllm")  # by name: it is on few machines, and untyped
-        self._model = self._vllm.LLM(model=str(files.folder), dtype=dtype, trust_remote_code=False)
+        self._model = self._vllm.LLM(
+            model=str(files.folder),
+            dtype=dtype,
+            trust_remote_code=False,
+            max_model_len=longest,
+            gpu_memory_utilization=_free_fraction(),
+        )
 
     def complete(self, asks: Sequence[Ask], sampling: Sampling) -> list[Completion]:
         """A completion for each, in their order."""
@@ -285,6 +308,14 @@ class _Drawn(LogitsProcessor):  # type: ignore[misc, unused-ignore]
         chosen = drawn_tokens(scores, draws, self._sampling.temperature, self._sampling.top_p)
         left: Any = torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
         return left  # type: ignore[no-any-return]
+
+
+def _free_fraction() -> float:
+    """The share of a GPU's memory that vLLM may take: most of what the reader and others have left."""
+    if not torch.cuda.is_available():
+        return VLLM_MEMORY_FRACTION
+    free, total = torch.cuda.mem_get_info()
+    return VLLM_MEMORY_FRACTION * free / total
 
 
 def _generation(**settings: object) -> GenerationConfig:

@@ -101,8 +101,14 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return Tokeniser.load(self.policy_files(version), outcomes_of(version).template, section="outcomes")
 
-    def policy(self, version: Version, tokeniser: "Tokeniser") -> "Engine":
-        """The policy, loaded to answer. Nobody else keeps it: it is gone with what is returned."""
+    def policy(self, version: Version, tokeniser: "Tokeniser", longest: int) -> "Engine":
+        """The policy, loaded to answer. Nobody else keeps it: it is gone with what is returned.
+
+        Args:
+            version: One with `[outcomes]`.
+            tokeniser: The policy's.
+            longest: Tokens of the longest prompt and answer.
+        """
         from saerl_assets.models.device import TokenBudget
         from saerl_assets.models.rollouts import BUDGET_MULTIPLE, choose_engine, load_engine
 
@@ -114,6 +120,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             dtype=outcomes_of(version).dtype,
             device=device,
             budget=TokenBudget(BUDGET_MULTIPLE * self.budget()),
+            longest=longest,
         )
 
     def rollouts_per_shard(self) -> int:

@@ -186,10 +186,11 @@ def _shards(
     spec = outcomes_of(version)
     sampling = Sampling(spec.temperature, spec.top_p, spec.max_new_tokens)
     progress(0, to_make.height, unit="rollouts", note=f"loading {spec.policy.partition('#')[0]}")
-    engine = compute.policy(version, compute.policy_tokeniser(version))
     ordered = to_make.join(chosen.select("prompt_id", "token_ids"), on="prompt_id", how="inner").sort(
         pl.col("token_ids").list.len(), "rollout_id", descending=[True, False]
     )
+    longest = len(ordered["token_ids"][0]) + spec.max_new_tokens
+    engine = compute.policy(version, compute.policy_tokeniser(version), longest)
     for part in ordered.iter_slices(compute.rollouts_per_shard()):
         asks = [Ask(rollout, tokens) for rollout, tokens in part.select("rollout_id", "token_ids").iter_rows()]
         completions = engine.complete(asks, sampling)

@@ -46,7 +46,9 @@ def tokeniser(files: ModelFiles) -> Tokeniser:
 
 
 def engine(files: ModelFiles, tokeniser: Tokeniser, budget: int = 10_000) -> TransformersEngine:
-    made = load_engine("transformers", files, tokeniser, dtype="float32", device="cpu", budget=TokenBudget(budget))
+    made = load_engine(
+        "transformers", files, tokeniser, dtype="float32", device="cpu", budget=TokenBudget(budget), longest=99
+    )
     assert isinstance(made, TransformersEngine)
     return made
 
@@ -238,10 +240,12 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_vllm_answers_where_it_is_asked_to(vllm: ModuleType, files: ModelFiles, tokeniser: Tokeniser) -> None:
-    made = load_engine("vllm", files, tokeniser, dtype="bfloat16", device="cuda:0", budget=TokenBudget(1))
+    made = load_engine("vllm", files, tokeniser, dtype="bfloat16", device="cuda:0", budget=TokenBudget(1), longest=99)
     assert made.name == "vllm"
     assert vllm.loaded["model"] == str(files.folder)
     assert vllm.loaded["trust_remote_code"] is False
+    assert vllm.loaded["max_model_len"] == 99
+    assert 0 < vllm.loaded["gpu_memory_utilization"] <= 0.9
     wanted = [Ask("0000000a" + "0" * 24, [1, 2, 3]), Ask("f" * 32, [1])]
     assert made.complete(wanted, SAMPLING) == [Completion("3", 2, False), Completion("1", 2, True)]
     assert [each.seed for each in vllm.chosen] == [10, 0xFFFFFFFF]

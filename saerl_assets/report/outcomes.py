@@ -39,10 +39,10 @@ def figure_rollouts(rollouts: pl.DataFrame) -> bytes:
         return message("No policy has answered", HOW_TO_ASK)
     groups = {
         name: found
-        for name, is_cut in (("ended by itself", False), ("cut off", True))
+        for name, is_cut in (("ended", False), ("cut off", True))
         if (found := finite(rollouts.filter(pl.col("is_truncated") == is_cut), "n_tokens")).size
     }
-    colours = [BLUE if name == "ended by itself" else AMBER for name in groups]
+    colours = [BLUE if name == "ended" else AMBER for name in groups]
     drawn = card(
         f"{count(tokens.size, 'answer')} to {count(rollouts['prompt_id'].n_unique(), 'prompt')}, "
         f"median {count(float(np.median(tokens)), 'token')}",

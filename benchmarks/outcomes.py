@@ -13,7 +13,8 @@ samples are drawn, each with its own seed. Without it, the policy answers `--pro
 first version, and in a child of it, which takes these answers over, `--truth-prompts` more `--truth-rollouts` times.
 
 Measured is Spearman's correlation with the failure rate, with the percentiles of a bootstrap over the prompts, beside
-that of the prompt's length and of the summed activation, which need no label. The truth is noisy: `ceiling` is what a
+that of the prompt's length and of the summed activation, which need no label, and of the mean failure rate of the
+labelled prompts of the same task family, which needs to know the families. The truth is noisy: `ceiling` is what a
 score that knows the true pass rates exactly would reach, estimated from halves of the rollouts (Spearman-Brown). The
 probe's AUROC is that of the share of right answers.
 
@@ -66,6 +67,8 @@ class Other:
     magnitude: Doubles
     n_tokens: Doubles
     quality: Doubles
+    family: Doubles
+    """[n] mean failure rate of the labelled prompts of its family; of all of them where the family has none."""
 
 
 def main() -> None:
@@ -103,7 +106,7 @@ def _recorded(home: HomeResource, args: argparse.Namespace) -> list[tuple[Other,
         labels = {name: {"column": name, "source": f"path:{file}"} for name in ("correct", "difficulty")}
         _register(home, DEMO, _spec(key, args, parent=base, data=data, labels=labels))
         _run(home, key, [*UP_TO_CLUSTERS, *LEARNED])
-        found.append(_other(home, key, known.join(chosen, on="prompt_id", how="anti")))
+        found.append(_other(home, key, known.join(chosen, on="prompt_id", how="anti"), chosen["prompt_id"]))
     return found
 
 
@@ -127,10 +130,10 @@ def _asked(home: HomeResource, args: argparse.Namespace) -> list[tuple[Other, fl
     warehouse = home.warehouse()
     before, truth = (warehouse.rows("rollouts", dataset_version=key) for key in ("asked-v1", "asked-v2"))
     others = truth.join(before, on="prompt_id", how="anti").rename({"sample": "rollout"})
-    return [_other(home, "asked-v1", others)]
+    return [_other(home, "asked-v1", others, before["prompt_id"].unique())]
 
 
-def _other(home: HomeResource, key: str, rollouts: pl.DataFrame) -> tuple[Other, float]:
+def _other(home: HomeResource, key: str, rollouts: pl.DataFrame, labelled: pl.Series) -> tuple[Other, float]:
     """What a version says of prompts, beside their rollouts, and how well any score could do."""
     warehouse = home.warehouse()
     scores, quality, prompts = (
@@ -146,7 +149,9 @@ def _other(home: HomeResource, key: str, rollouts: pl.DataFrame) -> tuple[Other,
     rows = (
         truth.join(scores.select("prompt_id", "proxy", "magnitude"), on="prompt_id")
         .join(quality.select("prompt_id", "quality"), on="prompt_id")
-        .join(prompts.select("prompt_id", "n_tokens"), on="prompt_id")
+        .join(prompts.select("prompt_id", "n_tokens", "topic"), on="prompt_id")
+        .join(_by_family(home, key, prompts, labelled), on="topic", how="left")
+        .with_columns(pl.col("family").fill_null(pl.col("family").mean()))
         .sort("prompt_id")
     )
     if rows["proxy"].null_count():
@@ -158,8 +163,17 @@ def _other(home: HomeResource, key: str, rollouts: pl.DataFrame) -> tuple[Other,
 
     half = spearman(of("first"), of("second")) or 0.0
     ceiling = float(np.sqrt(max(2 * half / (1 + half), 0.0)))
-    found = Other(1.0 - of("rate"), of("n"), of("proxy"), of("magnitude"), of("n_tokens"), of("quality"))
+    columns = ("n", "proxy", "magnitude", "n_tokens", "quality", "family")
+    found = Other(1.0 - of("rate"), *(of(name) for name in columns))
     return found, ceiling
+
+
+def _by_family(home: HomeResource, key: str, prompts: pl.DataFrame, labelled: pl.Series) -> pl.DataFrame:
+    """By topic the mean difficulty of the labelled training prompts."""
+    labels = home.warehouse().rows("labels", dataset_version=key).filter(label="difficulty")
+    known = labels.filter(pl.col("prompt_id").is_in(labelled.implode()))
+    train = prompts.filter(split="train").select("prompt_id", "topic")
+    return known.join(train, on="prompt_id").group_by("topic").agg(family=pl.col("value").mean())
 
 
 def _figures(others: Sequence[tuple[Other, float]], args: argparse.Namespace) -> dict[str, Any]:
@@ -177,7 +191,7 @@ def _figures(others: Sequence[tuple[Other, float]], args: argparse.Namespace) ->
         "mean_pass_rate": round(float(1 - first.failure_rate.mean()), 3),
         "ceiling": round(ceiling, 3),
     }
-    for name in ("proxy", "magnitude", "n_tokens"):
+    for name in ("proxy", "family", "magnitude", "n_tokens"):
         score = getattr(first, name)
         boot = [spearman(score[rows], first.failure_rate[rows]) or 0.0 for rows in draws]
         low, high = np.percentile(boot, [2.5, 97.5])
@@ -189,17 +203,16 @@ def _figures(others: Sequence[tuple[Other, float]], args: argparse.Namespace) ->
             f"{name}_mean": round(float(np.mean(every)), 3),
             f"{name}_range": [round(min(every), 3), round(max(every), 3)],
         }
-    differences = [
-        (spearman(first.proxy[rows], first.failure_rate[rows]) or 0.0)
-        - (spearman(first.n_tokens[rows], first.failure_rate[rows]) or 0.0)
-        for rows in draws
-    ]
-    low, high = np.percentile(differences, [2.5, 97.5])
+    for name in ("family", "n_tokens"):
+        differences = [
+            (spearman(first.proxy[rows], first.failure_rate[rows]) or 0.0)
+            - (spearman(getattr(first, name)[rows], first.failure_rate[rows]) or 0.0)
+            for rows in draws
+        ]
+        low, high = np.percentile(differences, [2.5, 97.5])
+        figures[f"proxy_minus_{name}"] = [round(float(low), 3), round(float(high), 3)]
     areas = [auroc(other.quality, 1 - other.failure_rate, other.n_rollouts) for other, _ in others]
-    return figures | {
-        "proxy_minus_length": [round(float(low), 3), round(float(high), 3)],
-        "probe_auroc": [None if area is None else round(area, 3) for area in areas],
-    }
+    return figures | {"probe_auroc": [None if area is None else round(area, 3) for area in areas]}
 
 
 def _spec(key: str, args: argparse.Namespace, **changes: dict[str, Any] | str) -> VersionSpec:

@@ -19,7 +19,7 @@ score that knows the true pass rates exactly would reach, estimated from halves 
 probe's AUROC is that of the share of right answers.
 
 The demo's model reads the prompts and an SAE is trained on them: minutes on two idle cores. With `--home .saerl --base
-demo-v1`, after `make demo`, `--recorded` takes both from there. The last line is JSON.
+demo-v1`, after `make demo`, the SAE is taken from there, and with `--recorded` what was read. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def _asked(home: HomeResource, args: argparse.Namespace) -> list[tuple[Other, fl
         "max_new_tokens": args.max_new_tokens,
     }
     data = {"source": f"gym:{tasks}", "limit": args.limit}
-    _register(home, Path.cwd(), _spec("asked-v1", args, data=data, outcomes=outcomes))
+    base = {"parent": args.base} if args.base else {}
+    _register(home, Path.cwd(), _spec("asked-v1", args, data=data, outcomes=outcomes, **base))
     _run(home, "asked-v1", [*UP_TO_CLUSTERS, *LEARNED])
     more = {"n_prompts": args.prompts + args.truth_prompts, "n_rollouts": args.truth_rollouts}
     _register(home, Path.cwd(), _spec("asked-v2", args, parent="asked-v1", data=data, outcomes=outcomes | more))
@@ -270,7 +271,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--training-tokens", type=int, default=200_000, help="of the SAE (default: 200000)")
     parser.add_argument("--seed", type=int, default=7, help="of the versions (default: 7)")
     parser.add_argument("--home", help="the home to work in, to go on from there (default: a temporary one)")
-    parser.add_argument("--base", metavar="KEY", help="the demo in that home, whose SAE and features are taken over")
+    parser.add_argument("--base", metavar="KEY", help="a version in that home whose SAE is taken over")
     return parser.parse_args()
 
 

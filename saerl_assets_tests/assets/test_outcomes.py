@@ -52,12 +52,11 @@ from saerl_assets.resources.rollouts import roll_out
 torch.set_num_threads(1)
 home, key, n_kills = HomeResource(root=sys.argv[1]), sys.argv[2], 10
 compute = ComputeResource(texts_per_shard=4)
-frames = [home.warehouse().rows(name, dataset_version=key) for name in ("prompts", "cluster_assignments")]
-
 
 def started(out=None):
     child = os.fork()
-    if child == 0:
+    if child == 0:  # the tables are read here: polars has threads, which a fork does not take along
+        frames = [home.warehouse().rows(name, dataset_version=key) for name in ("prompts", "cluster_assignments")]
         done = roll_out(home, compute, home.version(key), *frames, silent)
         if out:
             done.rollouts.write_parquet(out)

@@ -41,8 +41,10 @@ def rolling_out(
     """
     version = home.version(context.partition_key)
     if version.spec.outcomes is None:
-        for name, schema in (("rollouts", ROLLOUT_SCHEMA), ("outcomes", OUTCOME_SCHEMA)):
-            yield dg.MaterializeResult(asset_key=name, value=pl.DataFrame(schema=schema))
+        nothing = {"rollouts": pl.DataFrame(schema=ROLLOUT_SCHEMA), "outcomes": pl.DataFrame(schema=OUTCOME_SCHEMA)}
+        for name, draw in (("rollouts", figure_rollouts), ("outcomes", figure_outcomes)):
+            shown = {"figure": picture(draw(nothing[name]), "no policy has answered")}
+            yield dg.MaterializeResult(asset_key=name, value=nothing[name], metadata=shown)
         return
     say = progress_lines(context.log.info, "policy")
     done = roll_out(home, compute, version, prompts, cluster_assignments, say)

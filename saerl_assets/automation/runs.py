@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from dagster._core.definitions.reconstruct import ReconstructableJob
 
 
+ORDER_ALONE = {
+    (parent, child) for parent in ("cluster_assignments", "label_observations") for child in ("rollouts", "outcomes")
+}
+"""Pairs of assets of which the first is made before the second, but does not make it due again. The prompts that a
+policy has answered were a fair sample of the clusters as they were; labels that arrive later change no answer."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One asset of a version as Dagster knows it: when it was made, how long that took, and its metadata."""
@@ -68,7 +75,8 @@ def stages(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, regist
 
     Assets that one step makes together are due together: if one of them was not made since the version was
     registered, if anything upstream of one of them was made later or is due itself, or if one of its blocking checks
-    failed or never ran. So running again never steps around a failed check.
+    failed or never ran. So running again never steps around a failed check. What stands in `ORDER_ALONE` comes first,
+    but makes nothing due.
     """
     graph = job.asset_layer.asset_graph
     ordered = graph.toposorted_asset_keys
@@ -87,7 +95,12 @@ def stages(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, regist
         if any(_is_held_back(instance, graph, member, key, made[member]) for member in together):
             return True
         oldest = min(record.storage_id for record in records if record)
-        parents = {parent for member in together for parent in graph.get(member).parent_keys} - together
+        parents = {
+            parent
+            for member in together
+            for parent in graph.get(member).parent_keys
+            if (parent.path[-1], member.path[-1]) not in ORDER_ALONE
+        } - together
         newer = any(record and record.storage_id > oldest for record in (made[parent] for parent in parents))
         return newer or any(is_due(_made_with(graph, parent)) for parent in parents)
 

@@ -16,7 +16,7 @@ import pytest
 from saerl_assets import definitions
 from saerl_assets.automation.estimate import estimate
 from saerl_assets.automation.runs import open_instance
-from saerl_assets.automation.summary import run_version
+from saerl_assets.automation.summary import describe_version, run_version
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import silent
 from saerl_assets.models.rollouts import Ask, Completion, Sampling, TransformersEngine
@@ -175,6 +175,18 @@ def test_both_signals_are_learned_from_the_policys_answers_alone(built: HomeReso
     assert "proxy" in set(rows(built, "difficulty_proxy")["score_name"])
     assert rows(built, "quality_probe")["auroc"].null_count() == 0
     assert set(rows(built, "signal_evidence")["label"]) >= {"correct", "difficulty"}
+
+
+def test_other_clusters_and_later_labels_make_no_answer_due(copied: HomeResource) -> None:
+    def due() -> set[str]:
+        return {stage.asset for stage in describe_version(copied, FIRST).stages if stage.is_due}
+
+    assert due() == set()
+    assert run_version(copied, FIRST, only=["clusters"]).success
+    assert "batch_manifest" in due()
+    assert not {"rollouts", "outcomes", "labels", "difficulty_scores"} & due()
+    assert run_version(copied, FIRST, only=["prompts"]).success
+    assert {"rollouts", "outcomes", "labels", "difficulty_scores"} <= due()
 
 
 def test_it_is_told_in_the_ui_and_in_the_report(built: HomeResource) -> None:

@@ -391,6 +391,45 @@ def verify(run_log: Path, manifest: str, arm: str | None, *, as_json: bool) -> N
         sys.exit(EXIT_USER_ERROR)
 
 
+@main.command()
+@click.argument("key", shell_complete=_keys)
+@click.option("--minutes", type=click.FloatRange(min=0), metavar="M", help="Begin no training that would end later.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def trial(key: str, *, minutes: float | None, as_json: bool) -> None:
+    """Train a policy in the order of several arms, to see whether the order saves steps.
+
+    The spec's section [trial] says which policy, which arms, how many steps and seeds. The same policy is trained
+    from the same weights with TRL's GRPOTrainer in each arm's order, and answers held-out prompts every few steps. A
+    training that has ended is kept; interrupted, or stopped by --minutes, the trial goes on at the next call. Several
+    may be called at once: each takes trainings that no other has.
+
+    \b
+      saerl trial mine-v1                 all of it
+      saerl trial mine-v1 --minutes 60    an hour of it
+    """
+    from saerl_assets.domain.trial import summarise_trial, verdict_of
+    from saerl_assets.resources.progress import progress_lines
+    from saerl_assets.resources.trials import open_trial
+    from saerl_assets.trial.runs import run_trial
+
+    home = _home()
+    asked = open_trial(home, _compute(), key)
+    say = progress_lines(lambda line: click.echo(line, err=True), "trial")
+    evaluations = run_trial(asked, say, minutes=minutes)
+    summary = summarise_trial(evaluations, target=asked.spec.target, seed=home.version(key).spec.seed)
+    n_done = evaluations.select("arm", "seed").n_unique()
+    if as_json:
+        click.echo(
+            json.dumps({"trainings": n_done, "of": len(asked.trainings()), "arms": summary.to_dicts()}, allow_nan=False)
+        )
+        return
+    for row in summary.to_dicts():
+        click.echo(verdict_of(row, n_steps=asked.n_steps))
+    click.echo(f"{n_done} of {len(asked.trainings())} trainings, results: {asked.folder}")
+    if n_done < len(asked.trainings()):
+        click.echo(f"next: saerl trial {key} goes on")
+
+
 @main.group()
 def labels() -> None:
     """Give a version labels or a training's log that came after it was registered."""

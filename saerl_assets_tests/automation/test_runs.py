@@ -10,7 +10,14 @@ import dagster as dg
 import pytest
 
 from saerl_assets.automation.jobs import load_job
-from saerl_assets.automation.runs import add_partition, made_together, open_instance, remove_partition, stages
+from saerl_assets.automation.runs import (
+    ORDER_ALONE,
+    add_partition,
+    made_together,
+    open_instance,
+    remove_partition,
+    stages,
+)
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.schema import tables
@@ -58,7 +65,7 @@ def due(instance: dg.DagsterInstance, job: dg.JobDefinition, since: datetime = L
 
 
 def downstream(job: dg.JobDefinition, *assets: str) -> set[str]:
-    """The assets, those of the same steps, and all that builds on them."""
+    """The assets, those of the same steps, and all that builds on them, but for what is only made after them."""
     graph = job.asset_layer.asset_graph
     found: set[dg.AssetKey] = set()
     waiting = [dg.AssetKey(asset) for asset in assets]
@@ -67,7 +74,10 @@ def downstream(job: dg.JobDefinition, *assets: str) -> set[str]:
         if key not in found:
             found.add(key)
             together = {other for other in graph.get(key).execution_set_entity_keys if isinstance(other, dg.AssetKey)}
-            waiting += [*together, *graph.get(key).child_keys]
+            waiting += together
+            waiting += [
+                child for child in graph.get(key).child_keys if (key.path[-1], child.path[-1]) not in ORDER_ALONE
+            ]
     return {key.to_user_string() for key in found}
 
 

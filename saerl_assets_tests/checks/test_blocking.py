@@ -13,6 +13,7 @@ from saerl_assets.definitions import build_definitions
 
 BLOCKING = {
     "prompts.no_row_lost": "rows of the source would be missing from everything",
+    "rollouts.every_rollout_is_whole": "pass rates would be means over answers that are lost or doubled",
     "preference_pairs.every_prompt_has_its_pairs": "a DPO export would pair prompts with nothing",
     "sae_health.sae_fits": "features of an SAE that belongs to another model or layer mean nothing",
     "prompt_features.every_prompt_was_read": "prompts without features would count as easy and alike",
@@ -27,6 +28,8 @@ BLOCKING = {
 }
 WARNING = {
     "prompts.both_splits_as_asked": "the order is right without an evaluation split; figures on it are missing",
+    "outcomes.outcomes_tell_prompts_apart": "the labels are right, and say little; what learns from them is measured",
+    "outcomes.few_answers_are_cut_off": "a cut answer counts as the verifier has it; a larger limit is a new version's",
     "feature_density.few_dead_latents": "the living latents are as good as ever",
     "clusters.no_cluster_takes_all": "batches are less diverse than they could be, and still right",
     "cluster_quality.clusters_hold_together": "as above",

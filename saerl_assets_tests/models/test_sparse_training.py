@@ -69,7 +69,8 @@ def assert_same(architecture: str, n_dead: int, **settings: object) -> None:
         for name in ("loss", "sae_out", "feature_acts", "hidden_pre"):
             torch.testing.assert_close(getattr(found, name), getattr(expected, name), msg=name)
         for name, gradient in expected_gradients.items():
-            torch.testing.assert_close(gradients[name], gradient, msg=name)
+            # Sums of float32 in another order: processors differ in the last bits, up to 1e-5 of the value.
+            torch.testing.assert_close(gradients[name], gradient, rtol=3e-5, atol=1e-5, msg=name)
         for name, buffer in dense.named_buffers():
             torch.testing.assert_close(dict(sparse.named_buffers())[name], buffer, msg=name)
     if n_dead:

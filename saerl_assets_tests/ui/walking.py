@@ -95,7 +95,7 @@ class Walk:
         dialog.get_by_text("Select a partition or create one").click()
         self.page.get_by_role("menuitem").filter(has_text=re.compile(rf"^{re.escape(key)}")).click()
         self.photograph(f"choosing-{key}")
-        dialog.get_by_text("Partition selection", exact=True).click()  # anywhere else closes the list
+        dialog.get_by_text(re.compile("^Launch runs to materialize")).first.click()  # anywhere else closes the list
         dialog.get_by_role("button", name="Launch 1 run").click()
         dialog.wait_for(state="hidden")
         self.see_run(key)

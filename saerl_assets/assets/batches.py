@@ -12,11 +12,9 @@ import polars as pl
 from saerl_assets.assets.rooms import outs, table_asset
 from saerl_assets.domain.batch_metrics import batch_metrics as measure_batches
 from saerl_assets.domain.batches import plan_manifest
-from saerl_assets.domain.contamination import contaminated_reasons
-from saerl_assets.domain.control_signals import columns_planned_on
+from saerl_assets.domain.candidates import PlannedOn, gather_candidates
 from saerl_assets.domain.curriculum import STEP_SCHEMA, batches_of, lock_prompts, step_row
 from saerl_assets.domain.features import FeatureSet
-from saerl_assets.domain.near_duplicates import folded_reasons
 from saerl_assets.domain.spec import digest
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.report.batch_metrics import figure_batch_clusters, figure_batch_metrics
@@ -26,9 +24,6 @@ from saerl_assets.resources.curriculum import curriculum_so_far, epoch_to_plan
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.manifests import followed_manifest, next_moment
 from saerl_assets.resources.metadata import picture
-
-_PROMPT_TOKENS = pl.when(pl.col("n_prefix_tokens") > 0).then("n_prefix_tokens").otherwise("n_tokens")
-"""Tokens of the prompt alone, also where a response is read after it."""
 
 
 @dg.multi_asset(
@@ -54,17 +49,16 @@ def plan(  # noqa: PLR0913, PLR0917 - an argument is an asset that it is planned
     version = home.version(context.partition_key)
     spec = version.spec
     followed = followed_manifest(home, version)
-    beside = control_signals.select("prompt_id", *columns_planned_on(spec.batches.controls))
-    candidates = (
-        prompts.filter(pl.col("split") == "train")
-        .select("prompt_id", n_tokens=_PROMPT_TOKENS)
-        .join(cluster_assignments.select("prompt_id", "cluster_id"), on="prompt_id")
-        .join(difficulty_scores.select("prompt_id", "difficulty"), on="prompt_id")
-        .join(quality_scores.select("prompt_id", "kept", "quality", "reason"), on="prompt_id")
-        .join(_reasons(contaminated_reasons(contamination, spec.hygiene), "contaminated"), on="prompt_id", how="left")
-        .join(_reasons(folded_reasons(near_duplicates, spec.hygiene), "near_duplicate"), on="prompt_id", how="left")
-        .join(beside, on="prompt_id", how="left")
+    tables = PlannedOn(
+        prompts,
+        cluster_assignments,
+        difficulty_scores,
+        quality_scores,
+        near_duplicates,
+        contamination,
+        control_signals,
     )
+    candidates = gather_candidates(tables, spec)
     feedback, batches = spec.batches.feedback, spec.batches
     epoch = epoch_to_plan(home, version)
     if feedback is not None and epoch is not None:
@@ -115,11 +109,6 @@ def plan(  # noqa: PLR0913, PLR0917 - an argument is an asset that it is planned
     yield dg.MaterializeResult(
         asset_key="manifests", value=row, metadata={"manifest_id": planned.manifest_id, "figure": order}
     )
-
-
-def _reasons(left_out: pl.DataFrame, code: str) -> pl.DataFrame:
-    """The reasons under the name that the planner knows them by."""
-    return left_out.select("prompt_id", pl.col("reason").alias(code))
 
 
 @table_asset("batches", "polars")

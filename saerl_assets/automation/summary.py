@@ -196,14 +196,15 @@ def previous_manifest(catalog: Catalog, key: str) -> str:
 
 
 def remove_files(home: Home, key: str, manifest_ids: Sequence[str]) -> None:
-    """Removes a deleted version's exports, report and unfinished work. Artefacts stay: others may share them.
+    """Removes a deleted version's exports, report, trials and unfinished work. Artefacts stay: others may share them.
 
     Its data stays too; what the inbox took for it is put aside.
     """
     Inbox(home).forget(key)
     for manifest_id in manifest_ids:
         shutil.rmtree(home.exports / manifest_id[:16], ignore_errors=True)
-    shutil.rmtree(home.work(key), ignore_errors=True)
+    for folder in (home.work(key), home.trials(key)):
+        shutil.rmtree(folder, ignore_errors=True)
     (home.reports / f"{key}.html").unlink(missing_ok=True)
 
 

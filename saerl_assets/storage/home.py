@@ -8,7 +8,7 @@ Belongs here: which folder it is and what lies where in it. Does not belong here
     <home>/artifacts/           SAEs, centroids, probes: folders named by their digest
     <home>/work/<version>/      shards, activations and checkpoints of unfinished runs
     <home>/exports/<manifest>/  trainer files
-    <home>/trials/<trial>/      evaluations of trainings, one file each
+    <home>/trials/<version>/    evaluations of trainings, a folder for each trial
     <home>/reports/             one HTML page per version
     <home>/inbox/               data files that become versions, labels/<version>/ files that are added to one
     <home>/notes/               what sensors may know of a version without opening the warehouse
@@ -78,6 +78,10 @@ class Home:
     def work(self, dataset_version: str) -> Path:
         """Where an unfinished run of a version keeps what it has done so far."""
         return self.root / "work" / dataset_version
+
+    def trials(self, dataset_version: str) -> Path:
+        """What the trainings of a version's trials came to, and the orders that they followed."""
+        return self.root / "trials" / dataset_version
 
     def relative(self, path: Path) -> str:
         """`path` as tables store it: below the root, with forward slashes."""

@@ -14,7 +14,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 Train: TypeAlias = Callable[[Training, OnEvaluation], None]
+ExportOf: TypeAlias = Callable[[int, str], Path]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,10 @@ class Trial:
 
     folder: Path
     """Where results are kept, named by all that decides them."""
-    exports: Mapping[str, Path]
-    """By arm, its export for TRL."""
+    arms: Sequence[str]
+    """What is compared, the baseline first."""
+    export_of: ExportOf
+    """Folder of the export for TRL that one seed and arm follows, written where it is not there."""
     files: ModelFiles
     """The policy's."""
     questions: Sequence[Question]
@@ -52,7 +55,7 @@ class Trial:
 
     def trainings(self) -> list[tuple[int, str]]:
         """Seed and arm of each, seed by seed, so that whatever is done can be compared."""
-        return [(seed, arm) for seed in range(self.spec.n_seeds) for arm in self.exports]
+        return [(seed, arm) for seed in range(self.spec.n_seeds) for arm in self.arms]
 
     def result_file(self, seed: int, arm: str) -> Path:
         """Where the evaluations of one training are."""
@@ -127,7 +130,16 @@ def _train(trial: Trial, seed: int, arm: str, progress: Progress, train: Train) 
         )
 
     train(
-        Training(trial.exports[arm], trial.files, trial.questions, trial.spec, seed, trial.n_steps, trial.device, work),
+        Training(
+            trial.export_of(seed, arm),
+            trial.files,
+            trial.questions,
+            trial.spec,
+            seed,
+            trial.n_steps,
+            trial.device,
+            work,
+        ),
         note,
     )
     write_whole(trial.result_file(seed, arm), json.dumps(rows))

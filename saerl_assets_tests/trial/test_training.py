@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
 from saerl_assets.automation.summary import run_version
 from saerl_assets.cli import main
+from saerl_assets.domain.candidates import gather_candidates
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.trials import open_trial
+from saerl_assets.trainers.export import check_export, load_order
 from saerl_assets_tests.tiny import KEY, TinyWorld, make_world
 from saerl_assets_tests.trainers.grpo import write_policy
 
@@ -81,7 +84,7 @@ def test_a_trial_trains_each_arm_and_says_what_came_of_it(home: HomeResource) ->
         assert [row["step"] for row in rows] == [0, 2, 3]
         assert all(row["n_prompts"] == len(trial.questions) for row in rows)
         assert rows[0]["seconds"] == 0 < rows[1]["seconds"] < rows[2]["seconds"]
-    first = {json.loads(trial.result_file(0, arm).read_text())[0]["accuracy"] for arm in trial.exports}
+    first = {json.loads(trial.result_file(0, arm).read_text())[0]["accuracy"] for arm in trial.arms}
     assert len(first) == 1, "every arm begins with the same weights"
     before = {path: path.stat().st_mtime_ns for path in trial.folder.glob("*.json")}
     code, said = called(home)
@@ -89,6 +92,35 @@ def test_a_trial_trains_each_arm_and_says_what_came_of_it(home: HomeResource) ->
     assert "clustered: 1 seeds, no interval: nothing can be said yet." in said
     assert "2 of 2 trainings" in said
     assert before == {path: path.stat().st_mtime_ns for path in trial.folder.glob("*.json")}
+
+
+def test_every_seed_follows_an_order_of_its_own(home: HomeResource, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = open_trial(home, ComputeResource(device="cpu"), KEY)
+    manifest_id = home.version(KEY).current_manifest_id
+    orders = {(seed, arm): load_order(trial.export_of(seed, arm)) for seed in range(3) for arm in trial.arms}
+    ids = {place: order["prompt_id"].to_list() for place, order in orders.items()}
+    for arm in trial.arms:
+        assert check_export(trial.export_of(0, arm)).manifest_id == manifest_id
+        assert len({frozenset(ids[seed, arm]) for seed in range(3)}) == 1, "the same prompts"
+    assert len({tuple(ids[seed, "shuffle"]) for seed in range(3)}) == 3
+    again = open_trial(home, ComputeResource(device="cpu"), KEY)
+    monkeypatch.setattr("saerl_assets.resources.trials.plan_manifest", None)  # nothing is planned twice
+    assert load_order(again.export_of(2, "clustered")).equals(orders[2, "clustered"])
+
+
+def test_no_order_is_drawn_like_a_manifest_that_scores_have_left_behind(
+    home: HomeResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from saerl_assets.resources import trials
+
+    def hardened(tables: object, spec: object) -> pl.DataFrame:
+        return gather_candidates(tables, spec).with_columns(difficulty=-pl.col("difficulty"))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trials, "gather_candidates", hardened)
+    trial = open_trial(home, ComputeResource(device="cpu"), KEY)
+    with pytest.raises(SaerlError) as caught:
+        trial.export_of(7, "clustered")
+    assert caught.value.code == "manifest_outdated"
 
 
 def test_questions_are_held_out_of_every_arm(home: HomeResource) -> None:
@@ -103,6 +135,7 @@ def test_questions_are_held_out_of_every_arm(home: HomeResource) -> None:
     ("changes", "code"),
     [
         ({"trial": None}, "no_trial"),
+        ({"trial": TRIAL, "batches": {"feedback": {}}}, "trial_with_feedback"),
         ({"trial": {**TRIAL, "arms": ["dense_state"]}}, "unknown_arm"),
         ({"trial": {**TRIAL, "n_steps": 1_000}}, "too_few_steps"),
         ({"trial": {**TRIAL, "policy": "path:nowhere"}}, "model_missing"),

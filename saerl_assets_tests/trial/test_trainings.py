@@ -22,7 +22,7 @@ def make_trial(folder: Path, n_seeds: int = 2) -> Trial:
     files = ModelFiles("path:policy", folder, None, "d" * 64, folder)
     spec = TrialSpec(policy="path:policy", verifier="exact", n_seeds=n_seeds, template="plain")
     questions = [Question([{"role": "user", "content": "1+1"}], is_chat=False, answer="2", extra="{}", topic=None)]
-    return Trial(folder, {arm: folder / arm for arm in ARMS}, files, questions, spec, STEPS[-1], "cpu")
+    return Trial(folder, ARMS, lambda seed, arm: folder / str(seed) / arm, files, questions, spec, STEPS[-1], "cpu")
 
 
 class Pretending:
@@ -33,6 +33,7 @@ class Pretending:
         self._fails_at = fails_at
 
     def __call__(self, training: Training, on_evaluation: OnEvaluation) -> None:
+        assert training.export.parent.name == str(training.seed)
         self.asked.append((training.seed, training.export.name))
         training.out.mkdir()
         for step in STEPS:

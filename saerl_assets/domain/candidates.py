@@ -1,0 +1,62 @@
+"""Candidates: the training prompts with all that the order is planned on, one row each.
+
+Belongs here: gathering them from the tables of a version. Does not belong here: planning (batches), and what locks
+prompts while a training goes on (curriculum).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from saerl_assets.domain.contamination import contaminated_reasons
+from saerl_assets.domain.control_signals import columns_planned_on
+from saerl_assets.domain.near_duplicates import folded_reasons
+
+if TYPE_CHECKING:
+    from saerl_assets.domain.spec import VersionSpec
+
+_PROMPT_TOKENS = pl.when(pl.col("n_prefix_tokens") > 0).then("n_prefix_tokens").otherwise("n_tokens")
+"""Tokens of the prompt alone, also where a response is read after it."""
+
+
+@dataclass(frozen=True)
+class PlannedOn:
+    """The tables of one version that its order is planned on, under their names."""
+
+    prompts: pl.DataFrame
+    cluster_assignments: pl.DataFrame
+    difficulty_scores: pl.DataFrame
+    quality_scores: pl.DataFrame
+    near_duplicates: pl.DataFrame
+    contamination: pl.DataFrame
+    control_signals: pl.DataFrame
+
+
+def gather_candidates(tables: PlannedOn, spec: VersionSpec) -> pl.DataFrame:
+    """What `batches.plan_manifest` takes: one row per training prompt.
+
+    Args:
+        tables: The version's tables.
+        spec: The version's spec: what is left out for hygiene, and which controls need signals of their own.
+    """
+    beside = tables.control_signals.select("prompt_id", *columns_planned_on(spec.batches.controls))
+    contaminated = contaminated_reasons(tables.contamination, spec.hygiene)
+    folded = folded_reasons(tables.near_duplicates, spec.hygiene)
+    return (
+        tables.prompts.filter(pl.col("split") == "train")
+        .select("prompt_id", n_tokens=_PROMPT_TOKENS)
+        .join(tables.cluster_assignments.select("prompt_id", "cluster_id"), on="prompt_id")
+        .join(tables.difficulty_scores.select("prompt_id", "difficulty"), on="prompt_id")
+        .join(tables.quality_scores.select("prompt_id", "kept", "quality", "reason"), on="prompt_id")
+        .join(_reasons(contaminated, "contaminated"), on="prompt_id", how="left")
+        .join(_reasons(folded, "near_duplicate"), on="prompt_id", how="left")
+        .join(beside, on="prompt_id", how="left")
+    )
+
+
+def _reasons(left_out: pl.DataFrame, code: str) -> pl.DataFrame:
+    """The reasons under the name that the planner knows them by."""
+    return left_out.select("prompt_id", pl.col("reason").alias(code))

@@ -401,13 +401,15 @@ def trial(key: str, *, minutes: float | None, as_json: bool) -> None:
     The spec's section [trial] says which policy, which arms, how many steps and seeds. The same policy is trained
     from the same weights with TRL's GRPOTrainer in each arm's order, and answers held-out prompts every few steps. A
     training that has ended is kept; interrupted, or stopped by --minutes, the trial goes on at the next call. Several
-    may be called at once: each takes trainings that no other has.
+    may be called at once, also on several machines that share the home: each takes trainings that no other has. What
+    came out is in the tables trial_evaluations and trial_summary, in the UI and in the report.
 
     \b
       saerl trial mine-v1                 all of it
       saerl trial mine-v1 --minutes 60    an hour of it
+      saerl trial mine-v1 --minutes 0     what is there so far
     """
-    from saerl_assets.domain.trial import summarise_trial, verdict_of
+    from saerl_assets.automation.summary import record_trial
     from saerl_assets.resources.progress import progress_lines
     from saerl_assets.resources.trials import open_trial
     from saerl_assets.trial.runs import run_trial
@@ -416,15 +418,15 @@ def trial(key: str, *, minutes: float | None, as_json: bool) -> None:
     asked = open_trial(home, _compute(), key)
     say = progress_lines(lambda line: click.echo(line, err=True), "trial")
     evaluations = run_trial(asked, say, minutes=minutes)
-    summary = summarise_trial(evaluations, target=asked.spec.target, seed=home.version(key).spec.seed)
+    record_trial(home, key)
+    summary = home.warehouse().rows("trial_summary", dataset_version=key)
     n_done = evaluations.select("arm", "seed").n_unique()
     if as_json:
         click.echo(
             json.dumps({"trainings": n_done, "of": len(asked.trainings()), "arms": summary.to_dicts()}, allow_nan=False)
         )
         return
-    for row in summary.to_dicts():
-        click.echo(verdict_of(row, n_steps=asked.n_steps))
+    click.echo("\n".join(summary["verdict"]))
     click.echo(f"{n_done} of {len(asked.trainings())} trainings, results: {asked.folder}")
     if n_done < len(asked.trainings()):
         click.echo(f"next: saerl trial {key} goes on")

@@ -29,6 +29,7 @@ from saerl_assets.assets import (
     quality,
     report,
     sae,
+    training_trial,
     versions,
 )
 from saerl_assets.automation.alerts import Alert, alert_sensor
@@ -39,7 +40,7 @@ from saerl_assets.automation.feedback import (
     plan_order_job,
     take_feedback_job,
 )
-from saerl_assets.automation.jobs import build_version_job
+from saerl_assets.automation.jobs import build_version_job, run_trial_job
 from saerl_assets.automation.reaper import dead_runs_sensor
 from saerl_assets.automation.refresh import condition_of, freshness_of, refresh_sensor
 from saerl_assets.automation.upkeep import make_room_job, nightly_job, refresh_clusters_job, upkeep_schedules
@@ -70,6 +71,7 @@ ASSET_MODULES = [
     batches,
     exports,
     artifacts_asset,
+    training_trial,
     report,
 ]
 
@@ -118,6 +120,7 @@ def build_definitions(
         asset_checks=checks,
         jobs=[
             build_version_job(placement, tables),
+            run_trial_job(placement),
             take_in_job(placement),
             take_feedback_job(placement),
             plan_order_job(placement),

@@ -46,6 +46,8 @@ OF_A_VERSION = (
     "cluster_map",
     "feature_examples",
     "training_feedback",
+    "trial_evaluations",
+    "trial_summary",
 )
 OF_A_MANIFEST = ("batch_manifest", "batch_metrics", "deferred_prompts", "trainer_exports")
 MEASURES_OF_A_LINE = """
@@ -74,6 +76,7 @@ PROMPT_COLUMNS = ("prompt_id", "position", "text", "topic", "split", "n_tokens",
         "cluster_map",
         "feature_examples",
         "training_feedback",
+        "trial_summary",
     ],
 )
 def version_report(context: dg.AssetExecutionContext, home: HomeResource) -> dg.MaterializeResult[pl.DataFrame]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 BUILD_VERSION = "build_version"
+RUN_TRIAL = "run_trial"
+ON_REQUEST = ("trial_evaluations", "trial_summary")
+"""Assets that are made only where a person asks for them, because they train a policy for hours."""
 DEFINITIONS_VARIABLE = "SAERL_DEFINITIONS"
 OWN_DEFINITIONS = "saerl_assets.definitions:defs"
 
@@ -40,8 +43,12 @@ class Project:
 
     @property
     def job(self) -> dg.JobDefinition:
-        """The job `build_version` under its name there, printing what `saerl run` prints."""
-        job = self.definitions.resolve_job_def(self.placement.name(BUILD_VERSION))
+        """The job `build_version`."""
+        return self.job_named(BUILD_VERSION)
+
+    def job_named(self, plain: str) -> dg.JobDefinition:
+        """A job under its name there, printing what `saerl run` prints."""
+        job = self.definitions.resolve_job_def(self.placement.name(plain))
         return job.with_logger_defs({"console": console_lines})
 
 
@@ -49,10 +56,20 @@ def build_version_job(placement: Placement, tables: Sequence[str]) -> "Unresolve
     """The job for the assets that fill these tables and their checks. It runs in one process, so a model loads once."""
     return dg.define_asset_job(
         placement.name(BUILD_VERSION),
-        selection=dg.AssetSelection.assets(*map(placement.key, tables)),
+        selection=dg.AssetSelection.assets(*map(placement.key, [table for table in tables if table not in ON_REQUEST])),
         description="Every asset and check of one dataset version, from the source file to the trainer exports.",
         executor_def=dg.in_process_executor,
         metadata={PREFIX_METADATA: "/".join(placement.key_prefix)},
+    )
+
+
+def run_trial_job(placement: Placement) -> "UnresolvedAssetJobDefinition":
+    """The job that trains a policy in the order of several arms, and shows in the report what came of it."""
+    return dg.define_asset_job(
+        placement.name(RUN_TRIAL),
+        selection=dg.AssetSelection.assets(*map(placement.key, (*ON_REQUEST, "version_report"))),
+        description="Trains the policy of [trial] in the order of every arm. It takes hours; killed, it goes on.",
+        executor_def=dg.in_process_executor,
     )
 
 
@@ -122,3 +139,13 @@ def load_job() -> dg.JobDefinition:
 def reconstructable_job() -> "ReconstructableJob":
     """The same in a form that Dagster can load again by name."""
     return dg.reconstructable(load_job)
+
+
+def load_trial_job() -> dg.JobDefinition:
+    """The job `run_trial` with the assets and resources of the project."""
+    return load_project().job_named(RUN_TRIAL)
+
+
+def reconstructable_trial_job() -> "ReconstructableJob":
+    """The same in a form that Dagster can load again by name."""
+    return dg.reconstructable(load_trial_job)

@@ -100,7 +100,7 @@ def stages(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, regist
             for member in together
             for parent in graph.get(member).parent_keys
             if (parent.path[-1], member.path[-1]) not in ORDER_ALONE
-        } - together
+        } & made.keys() - together
         newer = any(record and record.storage_id > oldest for record in (made[parent] for parent in parents))
         return newer or any(is_due(_made_with(graph, parent)) for parent in parents)
 
@@ -139,7 +139,11 @@ def asset_keys(job: dg.JobDefinition, assets: Iterable[str]) -> list[dg.AssetKey
 
 
 def run_stages(
-    instance: dg.DagsterInstance, job: "ReconstructableJob", key: str, assets: list[str] | None
+    instance: dg.DagsterInstance,
+    job: "ReconstructableJob",
+    key: str,
+    assets: list[str] | None,
+    tags: Mapping[str, str] | None = None,
 ) -> dg.JobExecutionResult:
     """Materialises `assets` of a version (all where None) in this process, dead runs ended first.
 
@@ -150,7 +154,7 @@ def run_stages(
     return dg.execute_job(
         job,
         instance=instance,
-        tags={PARTITION_NAME_TAG: key, **process_tags()},
+        tags={PARTITION_NAME_TAG: key, **process_tags(), **(tags or {})},
         run_config={"loggers": {"console": {}}},
         asset_selection=selection,
         raise_on_error=False,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from saerl_assets.automation.jobs import reconstructable_job
+from saerl_assets.automation.jobs import reconstructable_job, reconstructable_trial_job
 from saerl_assets.automation.runs import (
     Stage,
     add_partition,
@@ -24,6 +24,7 @@ from saerl_assets.automation.runs import (
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.console import cause_of
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.trials import MINUTES_TAG
 from saerl_assets.storage.catalog import Catalog
 from saerl_assets.storage.home import Home
 from saerl_assets.storage.inbox import Inbox
@@ -146,6 +147,22 @@ def run_version(
                 seconds, failure = _timings(instance, result.run_id), _first_failure(result)
         state = _state(home, instance, definition, key, registered)
     return RunSummary(state, seconds, failure, _places(home, key, state))
+
+
+def record_trial(home: HomeResource, key: str) -> None:
+    """Puts what `saerl trial` has trained into the version's tables and its report; trains nothing.
+
+    Raises:
+        SaerlError: `trial_not_recorded` with the failure of the run.
+    """
+    os.environ["SAERL_HOME"] = str(home.open().root)
+    with open_instance(home.open().dagster) as instance:
+        add_partition(instance, key)
+        with run_stages(instance, reconstructable_trial_job(), key, None, {MINUTES_TAG: "0"}) as result:
+            failure = _first_failure(result)
+    if failure:
+        remedy = "The trainings are kept. Mend what it says and call saerl trial again: it records them."
+        raise SaerlError("trial_not_recorded", failure, where=key, remedy=remedy)
 
 
 def describe_version(home: HomeResource, key: str) -> VersionState:

@@ -21,6 +21,7 @@ from saerl_assets.checks import (
     prompts,
     quality,
     sae,
+    training_trial,
 )
 
 CHECK_MODULES: list[ModuleType] = [
@@ -38,4 +39,5 @@ CHECK_MODULES: list[ModuleType] = [
     batches,
     exports,
     artifacts,
+    training_trial,
 ]

@@ -63,13 +63,18 @@ SUMMARY_SCHEMA: dict[str, pl.DataType] = {
     "step_ratio_high": pl.Float64(),
     "is_ratio_open": pl.Boolean(),
     "mean_seconds": pl.Float64(),
+    "signal_seconds": pl.Float64(),
+    "time_ratio": pl.Float64(),
+    "verdict": pl.String(),
 }
 """One row per arm. `is_censored`: its mean curve does not reach the target; `steps_to_target` is then the last step,
 and `step_ratio` a lower bound (`is_ratio_open`). `n_censored` counts its seeds that never do, each curve read by
-itself."""
+itself. `time_ratio`: the seconds of training to the target and those of the signals, over the baseline's."""
 
 
-def summarise_trial(evaluations: pl.DataFrame, *, target: float | None, seed: int) -> pl.DataFrame:
+def summarise_trial(
+    evaluations: pl.DataFrame, *, target: float | None, seed: int, signal_seconds: float | None = None
+) -> pl.DataFrame:
     """What each arm came to, beside the baseline, over the seeds that all of its trainings have finished.
 
     Args:
@@ -77,6 +82,8 @@ def summarise_trial(evaluations: pl.DataFrame, *, target: float | None, seed: in
             baseline over the seeds that both have.
         target: Accuracy to be reached, 0 to 1; the baseline's own final accuracy where None.
         seed: Seed of the bootstrap.
+        signal_seconds: What the signals cost, in seconds, that all arms but the baseline are planned on; None where
+            nobody knows.
 
     Returns:
         Columns of `SUMMARY_SCHEMA`, the baseline first, then the others by steps to the target. Without the baseline
@@ -97,7 +104,10 @@ def summarise_trial(evaluations: pl.DataFrame, *, target: float | None, seed: in
         | {"mean_seconds": seconds[arm]}
         for arm, found in curves.items()
     ]
-    summary = pl.DataFrame(rows, schema=SUMMARY_SCHEMA)
+    summary = _with_costs(pl.DataFrame(rows, schema=SUMMARY_SCHEMA), steps, signal_seconds)
+    n_steps = int(steps[-1]) if len(steps) else 0
+    said = [verdict_of(row, n_steps=n_steps) for row in summary.iter_rows(named=True)]
+    summary = summary.with_columns(verdict=pl.Series(said, dtype=pl.String))
     return summary.sort(pl.col("arm") != BASELINE, "is_censored", "steps_to_target", "arm", nulls_last=True)
 
 
@@ -143,6 +153,19 @@ def steps_to_reach(steps: Integers, curve: Doubles, target: float) -> float | No
         return float(steps[0])
     share = (target - curve[at - 1]) / (curve[at] - curve[at - 1])
     return float(steps[at - 1] + share * (steps[at] - steps[at - 1]))
+
+
+def _with_costs(summary: pl.DataFrame, steps: Integers, signal_seconds: float | None) -> pl.DataFrame:
+    """The summary with what the signals cost and the ratio of seconds to the target, all counted in."""
+    if signal_seconds is None or not len(steps):
+        return summary
+    cost = pl.when(pl.col("arm") == BASELINE).then(0.0).otherwise(signal_seconds)
+    summary = summary.with_columns(signal_seconds=cost)
+    spent = pl.col("steps_to_target") / float(steps[-1]) * pl.col("mean_seconds") + pl.col("signal_seconds")
+    base = summary.select(spent.filter(pl.col("arm") == BASELINE)).to_series()
+    if not len(base) or not base[0]:
+        return summary
+    return summary.with_columns(time_ratio=spent / base[0])
 
 
 def _summarise_arm(

@@ -57,6 +57,8 @@ class ReportInputs:
     cluster_map: pl.DataFrame
     feature_examples: pl.DataFrame
     training_feedback: pl.DataFrame
+    trial_evaluations: pl.DataFrame
+    trial_summary: pl.DataFrame
     curriculum_steps: pl.DataFrame
     version_measures: pl.DataFrame
     """View of that name: this version and those that it continues."""

@@ -34,6 +34,7 @@ from saerl_assets.report.outcomes import figure_outcomes, figure_rollouts
 from saerl_assets.report.prompts import figure_labels, figure_prompts, figure_rejected_rows
 from saerl_assets.report.quality import figure_probe_calibration, figure_quality_probe, figure_quality_scores
 from saerl_assets.report.sae import figure_layer_profile, figure_sae_health, figure_sae_weights
+from saerl_assets.report.training_trial import figure_trial_evaluations, figure_trial_summary, trial_table
 from saerl_assets.report.verdicts import worst
 from saerl_assets.report.versions import chosen, figure_version_report
 from saerl_assets.report.words import count
@@ -241,6 +242,15 @@ def _exports(inputs: ReportInputs) -> Section:
 
 def _feedback(inputs: ReportInputs) -> Section:
     blocks: list[Block] = []
+    judged = [verdicts.judge_feedback(inputs)]
+    if inputs.spec.trial is not None:
+        judged.insert(0, verdicts.judge_trial(inputs))
+        blocks += [
+            picture(figure_trial_evaluations(inputs.trial_evaluations), "Accuracy over steps in each order"),
+            picture(figure_trial_summary(inputs.trial_summary), "Steps to the target beside those of shuffle"),
+        ]
+        if inputs.trial_summary.height:
+            blocks.append(trial_table(inputs.trial_summary))
     if inputs.training_feedback.height:
         pointed = lineage_tables.feedback_block(inputs)
         drawn = figure_training_feedback(inputs.training_feedback, inputs.difficulty_scores)
@@ -252,7 +262,7 @@ def _feedback(inputs: ReportInputs) -> Section:
         blocks.append(Code("Give it a training's log", added))
     if inputs.curriculum_steps.height:
         blocks.append(picture(figure_curriculum_steps(inputs.curriculum_steps), "What each epoch unlocked, and why"))
-    return Section("feedback", "Training", (verdicts.judge_feedback(inputs),), tuple(blocks))
+    return Section("feedback", "Training", tuple(judged), tuple(blocks))
 
 
 def _lineage(inputs: ReportInputs) -> Section:

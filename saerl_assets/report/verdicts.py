@@ -218,6 +218,19 @@ def judge_feedback(inputs: ReportInputs) -> Verdict:
     return Verdict("good" if expected else "watch", words + said)
 
 
+def judge_trial(inputs: ReportInputs) -> Verdict:
+    """Whether training in the exported order was seen to take fewer steps than in a shuffled one."""
+    found = inputs.trial_summary.filter(pl.col("arm") == inputs.planner).drop_nulls("step_ratio")
+    if found.is_empty():
+        remedy = f"Ask for it: saerl trial {inputs.spec.key}"
+        return Verdict("missing", f"Whether this order saves steps was not tried. {remedy}")
+    row = found.row(0, named=True)
+    high, low = row["step_ratio_high"], row["step_ratio_low"]
+    is_better = high is not None and high < 1.0 and not row["is_censored"]
+    level: Level = "good" if is_better else "bad" if low is not None and low > 1.0 else "watch"
+    return Verdict(level, str(row["verdict"]))
+
+
 def judge_lineage(inputs: ReportInputs) -> Verdict:
     """What the version continues, and whether it has moved away."""
     before = inputs.version_measures.filter(pl.col("dataset_version") != inputs.spec.key)

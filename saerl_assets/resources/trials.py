@@ -70,6 +70,10 @@ def open_trial(home: HomeResource, compute: ComputeResource, key: str) -> Trial:
     return Trial(folder, arms, orders.export, files, questions, spec, n_steps, compute.chosen_device())
 
 
+MINUTES_TAG = "saerl/trial_minutes"
+"""Tag of a run that says after how many minutes it begins no further training; 0: it trains nothing."""
+
+
 class _Orders:
     """The order of every seed: that of the manifest, and others that only chance has made different.
 

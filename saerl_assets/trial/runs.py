@@ -71,6 +71,7 @@ def run_trial(
         trial: The trial.
         progress: Told after every evaluation, in optimizer steps of all trainings.
         minutes: No training is begun that would probably end later, but for the first; it goes on at the next call.
+            At 0 none is begun at all: what there is, is read.
         train: What does one training.
 
     Returns:
@@ -80,7 +81,7 @@ def run_trial(
     trial.folder.mkdir(parents=True, exist_ok=True)
     trainings = trial.trainings()
     taken: list[float] = []
-    for seed, arm in trainings:
+    for seed, arm in trainings if minutes != 0 else []:
         with _claimed(trial.result_file(seed, arm)) as is_ours:
             if not is_ours:
                 continue

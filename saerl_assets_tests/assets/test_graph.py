@@ -20,6 +20,8 @@ READS_A_MODEL = {
     "sae_health",
     "sae_weights",
     "sentence_embeddings",
+    "trial_evaluations",
+    "trial_summary",
 }
 
 

@@ -43,6 +43,8 @@ WARNING = {
     "near_duplicates.groups_are_no_template": "nothing is folded unless the spec says so",
     "contamination.little_is_contaminated": "what is contaminated is deferred as the spec says",
     "feedback_files.rows_match_prompts": "rows that match nothing are set aside, and the others are right",
+    "trial_summary.every_arm_has_the_seeds_of_shuffle": "the figures are right for the seeds that there are",
+    "trial_summary.the_policy_learns": "nothing is built on a trial; it says that it can tell nothing",
     "artifacts.all_intact": "it is last in the graph: nothing is downstream but the report, which shows it",
 }
 

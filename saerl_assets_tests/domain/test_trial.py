@@ -141,3 +141,18 @@ def test_the_interval_holds_the_ratio_of_the_samples_that_repeat_the_seeds(speed
     row = summarise_trial(whole, target=None, seed=seed).filter(pl.col("arm") == "clustered").to_dicts()[0]
     assert row["step_ratio_low"] <= row["step_ratio"] + 0.05
     assert row["step_ratio"] <= row["step_ratio_high"] + 0.05
+
+
+def test_what_the_signals_cost_is_counted_in() -> None:
+    evaluations = evaluated({"shuffle": rising(1), "clustered": rising(2)})
+    found = {row["arm"]: row for row in summarise_trial(evaluations, target=None, seed=0, signal_seconds=30).to_dicts()}
+    assert (found["shuffle"]["signal_seconds"], found["shuffle"]["time_ratio"]) == (0.0, 1.0)
+    assert found["clustered"]["signal_seconds"] == 30.0
+    assert found["clustered"]["time_ratio"] == pytest.approx((50 + 30) / 100), "a step takes a second"
+    unknown = summarise_trial(evaluations, target=None, seed=0)
+    assert unknown["time_ratio"].null_count() == unknown.height
+
+
+def test_every_arm_is_summed_up_in_words() -> None:
+    summary = summarise_trial(evaluated({"shuffle": rising(1), "clustered": rising(2)}), target=None, seed=0)
+    assert summary["verdict"].to_list() == [verdict_of(row, n_steps=100) for row in summary.to_dicts()]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from saerl_assets.domain.outcomes import fold_rollouts
 from saerl_assets.domain.spec import VersionSpec, canonical_json, parse_spec, spec_digest
+from saerl_assets.domain.trial import EVALUATION_SCHEMA, summarise_trial
 from saerl_assets.report.inputs import ReportInputs
 from saerl_assets.storage.schema import tables
 
@@ -144,8 +145,31 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "feature_examples": _feature_examples(world),
         "training_feedback": _feedback(world),
         "curriculum_steps": _curriculum_steps(),
+        "trial_evaluations": (evaluations := trial_evaluations(world.rng)).with_columns(trial_id=pl.lit("f" * 16)),
+        "trial_summary": summarise_trial(evaluations, target=None, seed=7, signal_seconds=90.0).with_columns(
+            trial_id=pl.lit("f" * 16)
+        ),
     }
     return {name: tables()[name].conform(frame, KEY) for name, frame in made.items()}
+
+
+def trial_evaluations(rng: np.random.Generator, n_seeds: int = 5) -> pl.DataFrame:
+    """Trainings in four orders, of which one is faster, one slower and one never gets far."""
+    pace = {"shuffle": 1.0, "clustered": 1.4, "easy_to_hard": 0.8, "random_clusters": 0.3}
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "step": step,
+            "accuracy": float(np.clip(0.1 + 0.4 * (1 - np.exp(-speed * step / 40)) + rng.normal(0, 0.01), 0, 1)),
+            "n_prompts": 256,
+            "seconds": 2.0 * step,
+        }
+        for arm, speed in pace.items()
+        for seed in range(n_seeds)
+        for step in range(0, 101, 10)
+    ]
+    return pl.DataFrame(rows, schema=EVALUATION_SCHEMA)
 
 
 def near_duplicates(ids: Sequence[str], found_by: Sequence[str] = ("text", "features", "both")) -> pl.DataFrame:

@@ -135,7 +135,7 @@ def test_questions_are_held_out_of_every_arm(home: HomeResource) -> None:
     ("changes", "code"),
     [
         ({"trial": None}, "no_trial"),
-        ({"trial": TRIAL, "batches": {"feedback": {}}}, "trial_with_feedback"),
+        ({"trial": TRIAL, "batches": {"feedback": {"rule": "stages"}}}, "trial_with_feedback"),
         ({"trial": {**TRIAL, "arms": ["dense_state"]}}, "unknown_arm"),
         ({"trial": {**TRIAL, "n_steps": 1_000}}, "too_few_steps"),
         ({"trial": {**TRIAL, "policy": "path:nowhere"}}, "model_missing"),

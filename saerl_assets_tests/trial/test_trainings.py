@@ -83,8 +83,14 @@ def test_a_training_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> 
 
 def test_no_training_is_begun_that_would_end_too_late(tmp_path: Path) -> None:
     trainer = Pretending()
-    run_trial(make_trial(tmp_path), silent, minutes=0, train=trainer)
-    assert len(trainer.asked) == 1
+    run_trial(make_trial(tmp_path), silent, minutes=1e-9, train=trainer)
+    assert len(trainer.asked) == 1, "the first is"
+
+
+def test_no_minutes_train_nothing(tmp_path: Path) -> None:
+    trainer = Pretending()
+    assert run_trial(make_trial(tmp_path), silent, minutes=0, train=trainer).is_empty()
+    assert trainer.asked == []
 
 
 def test_progress_counts_the_steps_of_all_trainings(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from saerl_assets.definitions import build_definitions
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.storage.lake_address import is_lake
 
 
 def _told(description: str, example: object) -> dg.Resolver:
@@ -49,9 +50,13 @@ class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
     warehouse: Annotated[
         str,
         _told(
-            "The DuckDB file, where it is not warehouse.duckdb in the home; relative as the home is.",
+            "The DuckDB file, where it is not warehouse.duckdb in the home, relative as the home is; or a lake: "
+            "ducklake:postgres:dbname=lake host=db.example.org user=saerl.",
             "/fast/saerl.duckdb",
         ),
+    ] = ""
+    data_path: Annotated[
+        str, _told("Where a lake's files are: a folder or an URL.", "s3://team-rl/tables")
     ] = ""
     compute: Annotated[ComputeAttributes, _told("Where models run.", {"device": "cuda:0"})] = ComputeAttributes()
     key_prefix: Annotated[
@@ -85,7 +90,13 @@ class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions that the attributes ask for."""
         root = context.project_root
-        home = HomeResource(root=_from(root, self.home), warehouse_file=_from(root, self.warehouse))
+        in_lake = is_lake(self.warehouse)
+        home = HomeResource(
+            root=_from(root, self.home),
+            warehouse_file="" if in_lake else _from(root, self.warehouse),
+            lake=self.warehouse if in_lake else "",
+            data_path=self.data_path,
+        )
         return build_definitions(
             home=home,
             compute=ComputeResource(

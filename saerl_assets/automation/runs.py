@@ -79,7 +79,8 @@ def stages(instance: dg.DagsterInstance, job: dg.JobDefinition, key: str, regist
     but makes nothing due.
     """
     graph = job.asset_layer.asset_graph
-    ordered = graph.toposorted_asset_keys
+    # What the job does not make, such as a trial, is no stage of it, and makes nothing due.
+    ordered = [each for each in graph.toposorted_asset_keys if each in job.asset_layer.selected_asset_keys]
     since = registered_at.timestamp()
     made: dict[dg.AssetKey, dg.EventLogRecord | None] = {}
     for asset_key in ordered:

@@ -470,7 +470,7 @@ class TrialSpec(Section):
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     """A completion is cut off after so many tokens."""
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
-    """Of sampling in training; evaluations take the likeliest token."""
+    """Of sampling in training."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-6
     """Constant after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 5
@@ -485,6 +485,9 @@ class TrialSpec(Section):
     """Steps between evaluations on prompts of the evaluation split."""
     n_evaluation: Annotated[int, Field(ge=10)] = 256
     """Prompts of the evaluation split that are answered in each, chosen by hash; all where there are fewer."""
+    evaluation_samples: Annotated[int, Field(ge=0)] = 0
+    """Answers to each of them, sampled as in training: accuracy is the share that is right (avg@k). With 0 there is one
+    answer, of the likeliest token each time."""
     target: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Accuracy whose steps are counted; by default what `shuffle` itself ends with."""
 

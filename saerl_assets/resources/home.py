@@ -22,6 +22,10 @@ class HomeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Folder of the home; empty for SAERL_HOME, else the nearest `.saerl` upwards from the working directory."""
     warehouse_file: str = ""
     """The DuckDB file; empty for `warehouse.duckdb` in the home."""
+    lake: str = ""
+    """A lake in place of a file: `ducklake:postgres:dbname=... host=... user=...`, without a password."""
+    data_path: str = ""
+    """Where the lake's files are: a folder or `s3://bucket/prefix`; empty for where the lake says that they are."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Notes in the run which process it lives in, so that a dead one can be told from a slow one."""
@@ -29,7 +33,7 @@ class HomeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self) -> Home:
         """The home, made where it is missing."""
-        return find_home(self.root or None, self.warehouse_file or None).create()
+        return find_home(self.root or None, self.lake or self.warehouse_file or None, self.data_path).create()
 
     def warehouse(self, notify: Callable[[str], None] | None = None) -> Warehouse:
         """The warehouse; `notify` is told for whom it waits."""

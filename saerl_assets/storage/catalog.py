@@ -49,7 +49,7 @@ class Catalog:
 
     def keys(self) -> list[str]:
         """Keys of all versions, sorted; empty where there is no warehouse yet."""
-        if not self.warehouse.home.warehouse.exists():
+        if not self.warehouse.exists():
             return []
         return sorted(self.warehouse.rows("versions", ["dataset_version"])["dataset_version"].to_list())
 
@@ -161,13 +161,16 @@ class Catalog:
             SaerlError: `unknown_version`.
         """
         self.get(key)
-        with self.warehouse.writing(f"{key} {setting}") as connection:
+
+        def record(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             found = connection.execute("SELECT resolved FROM versions WHERE dataset_version = ?", [key]).fetchone()
             resolved = json.loads(found[0]) if found else {}
             standing: dict[str, Any] = resolved.setdefault("choices", {}).setdefault(setting, choice)
             document = json.dumps(resolved, sort_keys=True)
             connection.execute("UPDATE versions SET resolved = ? WHERE dataset_version = ?", [document, key])
-        return standing
+            return standing
+
+        return self.warehouse.transact(f"{key} {setting}", record)
 
     def verify_sources(self, version: Version) -> None:
         """Checks that the version's files still have the bytes that they were registered with.

@@ -2,8 +2,9 @@
 
 Belongs here: which folder it is and what lies where in it. Does not belong here: what is in those files.
 
-    <home>/warehouse.duckdb     the tables
+    <home>/warehouse.duckdb     the tables, unless they are in a lake
     <home>/warehouse.lock       who is writing to them
+    <home>/warehouse.toml       which lake, where there is one: warehouse = "ducklake:..." and data_path
     <home>/dagster/             DAGSTER_HOME: runs, events, logs, dagster.yaml
     <home>/artifacts/           SAEs, centroids, probes: folders named by their digest
     <home>/work/<version>/      shards, activations and checkpoints of unfinished runs
@@ -18,10 +19,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+import tomllib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.storage.lake_address import LakeAddress, is_lake
 from saerl_assets.storage.package_data import dagster_yaml
 
 FOLDER_NAME = ".saerl"
@@ -34,6 +37,8 @@ class Home:
     root: Path
     warehouse_file: Path | None = None
     """The DuckDB file where it lies elsewhere, such as on a faster disk."""
+    lake: LakeAddress | None = None
+    """The lake that the tables are in, in place of a file."""
 
     @property
     def warehouse(self) -> Path:
@@ -44,6 +49,16 @@ class Home:
     def warehouse_lock(self) -> Path:
         """The file whose lock guards the DuckDB file, beside it: all homes that name one file wait for one another."""
         return self.warehouse.with_suffix(".lock")
+
+    @property
+    def warehouse_place(self) -> str:
+        """Where the tables are, as a person reads it; no secret is in it."""
+        return self.lake.text if self.lake else str(self.warehouse)
+
+    @property
+    def warehouse_settings(self) -> Path:
+        """The file that names the lake."""
+        return self.root / "warehouse.toml"
 
     @property
     def dagster(self) -> Path:
@@ -96,7 +111,7 @@ class Home:
         try:
             for folder in (
                 self.root,
-                self.warehouse.parent,
+                self.warehouse.parent if self.lake is None else self.root,
                 self.dagster,
                 self.artifacts,
                 self.exports,
@@ -118,14 +133,38 @@ class Home:
         return self
 
 
-def find_home(explicit: str | Path | None = None, warehouse_file: str | Path | None = None) -> Home:
+def find_home(explicit: str | Path | None = None, warehouse: str | Path | None = None, data_path: str = "") -> Home:
     """The home to use: `explicit`, else `SAERL_HOME`, else the nearest `.saerl` upwards, else `.saerl` here.
 
     Args:
         explicit: A folder, if one is named.
-        warehouse_file: The DuckDB file, if it does not lie in the home.
+        warehouse: A DuckDB file that does not lie in the home, or a lake, `ducklake:...`. By default SAERL_WAREHOUSE,
+            else what the home's `warehouse.toml` names, else the file in the home.
+        data_path: Where a lake's files are, with `warehouse`; by default SAERL_DATA_PATH, or as the lake was made.
+
+    Raises:
+        SaerlError: `lake_invalid`, `setting_invalid`.
     """
-    return Home(_root(explicit), Path(warehouse_file).expanduser().resolve() if warehouse_file else None)
+    home = Home(_root(explicit))
+    if not warehouse:
+        warehouse, data_path = os.environ.get("SAERL_WAREHOUSE", ""), os.environ.get("SAERL_DATA_PATH", "")
+    if not warehouse and home.warehouse_settings.is_file():
+        warehouse, data_path = _named_in(home.warehouse_settings)
+    if is_lake(str(warehouse or "")):
+        return replace(home, lake=LakeAddress.parse(str(warehouse), data_path, home.root))
+    return replace(home, warehouse_file=Path(warehouse).expanduser().resolve()) if warehouse else home
+
+
+def _named_in(settings: Path) -> tuple[str, str]:
+    """The warehouse and the data path that a file of settings names."""
+    try:
+        named = tomllib.loads(settings.read_text(encoding="utf-8"))
+        if not (set(named) <= {"warehouse", "data_path"} and all(isinstance(each, str) for each in named.values())):
+            raise ValueError("it has other keys than warehouse and data_path, or no texts")  # noqa: TRY004
+    except (OSError, ValueError) as error:
+        remedy = 'Write warehouse = "ducklake:..." and data_path = "...", or delete the file.'
+        raise SaerlError("setting_invalid", f"{error}.", where=str(settings), remedy=remedy) from error
+    return named.get("warehouse", ""), named.get("data_path", "")
 
 
 def _root(explicit: str | Path | None) -> Path:

@@ -1,16 +1,19 @@
-"""The DuckDB warehouse: short transactions under a file lock.
+"""The warehouse: the tables of a home, in a DuckDB file or a lake.
 
-Belongs here: connections, writing a frame or shards to a table, reading rows back. Does not belong here: computing
-anything while a connection is open; whoever reads takes the rows and lets go.
+Belongs here: writing a frame or shards to a table, reading rows back, doing a transaction again that others came in the
+way of. Does not belong here: computing anything while a connection is open; whoever reads takes the rows and lets go.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import polars as pl
@@ -18,69 +21,83 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.storage.database import Database, Notify
+from saerl_assets.storage.duckdb_file import DuckdbFile
 from saerl_assets.storage.home import Home
-from saerl_assets.storage.locks import LONGEST_PAUSE_SECONDS, NOTICE_EVERY_SECONDS, locked
-from saerl_assets.storage.migrations import migrate
+from saerl_assets.storage.lake import Lake
 from saerl_assets.storage.prompt_order import in_prompt_order
 from saerl_assets.storage.schema import Table, tables
 
-ROWS_IN_GROUP = 20_480
-"""Rows that DuckDB holds in memory until it writes them to the file; its own 122,880 take 4 GB where rows are features,
-and go through the write-ahead log as well."""
+ATTEMPTS = 12
+"""How often a transaction is tried that others come in the way of; with the pauses that is a minute, about."""
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 10.0
 
-ROWS_IN_TRANSACTION = 200_000
-"""Rows of shards that are committed together: of 700 active features each, they take some 3 GB until then."""
-
+_TRIED_AGAIN = frozenset({"lake_busy", "lake_unreachable"})
+_Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
 class Warehouse:
     """The tables of one home."""
 
-    def __init__(self, home: Home, notify: Callable[[str], None] = _log.warning) -> None:
+    def __init__(self, home: Home, notify: Notify = _log.warning) -> None:
         self.home = home
+        self.database: Database = (
+            Lake(home.lake) if home.lake is not None else DuckdbFile(home.warehouse, home.warehouse_lock)
+        )
+        self.n_retries = 0
+        """Transactions that were done again because others came in the way."""
         self._notify = notify
-        self._is_migrated = False
+
+    def exists(self) -> bool:
+        """Whether anything was ever stored in it."""
+        return self.database.exists()
 
     @contextmanager
     def reading(self, purpose: str = "reading") -> Iterator[duckdb.DuckDBPyConnection]:
         """A read-only connection, together with other readers.
 
         Raises:
-            SaerlError: `warehouse_missing` before anything was registered, `warehouse_unreadable`.
+            SaerlError: `warehouse_missing` before anything was registered, `warehouse_unreadable`, those of a lake.
         """
-        if not self.home.warehouse.exists():
-            raise SaerlError(
-                "warehouse_missing",
-                "There is no warehouse yet.",
-                where=str(self.home.warehouse),
-                remedy="Register a version first: saerl register SPEC.toml",
-            )
-        with locked(self.home.warehouse_lock, exclusive=False, purpose=purpose, notify=self._notify):
-            connection = self._connect(read_only=True)
-            try:
-                yield connection
-            except duckdb.Error as error:
-                raise _explain(error, self.home.warehouse) from error
-            finally:
-                connection.close()
+        with self.database.reading(purpose, self._notify) as connection:
+            yield connection
 
     @contextmanager
-    def writing(self, purpose: str) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A transaction, alone: committed when the block ends, undone when it fails."""
-        with locked(self.home.warehouse_lock, exclusive=True, purpose=purpose, notify=self._notify):
-            connection = self._connect(read_only=False)
+    def writing(self, purpose: str, turn: str = "versions") -> Iterator[duckdb.DuckDBPyConnection]:
+        """A transaction: committed when the block ends, undone when it fails. It is tried once; see `transact`."""
+        with self.database.writing(purpose, turn, self._notify) as connection:
+            yield connection
+
+    def transact(
+        self, purpose: str, work: Callable[[duckdb.DuckDBPyConnection], _Result], turn: str = "versions"
+    ) -> _Result:
+        """Does `work` in a transaction, and does it again where others came in the way.
+
+        Args:
+            purpose: What it is for, shown to those who wait.
+            work: What to do with the connection. It may be called several times, each time on the state of then; also
+                after an attempt of which nobody knows whether it was committed, so it must not count on being the
+                first.
+            turn: What only one may write at a time: the table.
+
+        Raises:
+            SaerlError: `lake_busy` or `lake_unreachable` after `ATTEMPTS`, or what else failed.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
             try:
-                if not self._is_migrated:
-                    migrate(connection)
-                    self._is_migrated = True
-                connection.begin()
-                yield connection
-                connection.commit()
-            except duckdb.Error as error:
-                raise _explain(error, self.home.warehouse) from error
-            finally:
-                connection.close()  # an open transaction is rolled back
+                with self.writing(purpose, turn) as connection:
+                    return work(connection)
+            except SaerlError as error:
+                if error.code not in _TRIED_AGAIN or attempt == ATTEMPTS:
+                    raise
+                pause = random.uniform(0, min(FIRST_PAUSE_SECONDS * 2**attempt, LONGEST_PAUSE_SECONDS))  # noqa: S311
+                self.n_retries += 1
+                said = error.problem.splitlines()[-1]
+                self._notify(f"{purpose}: attempt {attempt} of {ATTEMPTS} failed, again in {pause:.1f} s: {said}")
+            time.sleep(pause)
+        raise AssertionError
 
     def store(
         self,
@@ -97,7 +114,8 @@ class Warehouse:
         """
         table = tables()[name]
         rows = table.conform(frame, dataset_version)
-        with self.writing(f"{dataset_version or ''} {name}".strip()) as connection:
+
+        def replace(connection: duckdb.DuckDBPyConnection) -> int:
             connection.register("incoming", rows.to_arrow())
             if table.replaces == "dataset_version" and dataset_version is not None:
                 connection.execute(f"{_delete(table)} = ?", [dataset_version])
@@ -109,11 +127,13 @@ class Warehouse:
                 then(connection)
             return added
 
+        return self.transact(f"{dataset_version or ''} {name}".strip(), replace, turn=name)
+
     def store_shards(self, name: str, files: Sequence[Path], purpose: str) -> int:
         """Adds the rows of Parquet files whose key the table does not have yet; returns their number.
 
         Rows of the texts that a reader reads are laid down in the order of prompts, in which they will be read; see
-        `prompt_order`. Every `ROWS_IN_TRANSACTION` rows are a transaction, since DuckDB holds what is not committed in
+        `prompt_order`. Every `rows_in_transaction` of them are a transaction, since DuckDB holds what is not committed in
         memory; where a later one fails, the rows of those before stay, each of them complete.
         """
         if not files:
@@ -123,14 +143,19 @@ class Warehouse:
         if "text_id" in table.key:
             laid_down = in_prompt_order(files, self.rows("prompts", ["prompt_id", "text_id"]))
         with laid_down as parts:
-            remaining = iter(parts)
-            for rows in remaining:
-                with self.writing(purpose) as connection:
-                    n_rows, n_new = rows.num_rows, _insert_new(connection, table, rows)
-                    while n_rows < ROWS_IN_TRANSACTION and (more := next(remaining, None)) is not None:
-                        n_rows, n_new = n_rows + more.num_rows, n_new + _insert_new(connection, table, more)
-                added += n_new
+            for rows in self._gathered(parts):
+                added += self.transact(purpose, partial(_insert_all, table=table, parts=rows), turn=name)
         return added
+
+    def _gathered(self, parts: Iterable[pa.Table]) -> Iterator[Iterable[pa.Table]]:
+        """The parts of one transaction after another.
+
+        A file takes them as they come. A lake may refuse a transaction, so there they are kept until it is done.
+        """
+        remaining = iter(parts)
+        for first in remaining:
+            taken = _until(self.database.rows_in_transaction, first, remaining)
+            yield list(taken) if self.home.lake is not None else taken
 
     def rows(self, name: str, columns: Sequence[str] | None = None, **equal: str | None) -> pl.DataFrame:
         """The rows of a table or view in which each named column equals the given value, ordered by the table's key."""
@@ -167,11 +192,8 @@ class Warehouse:
         Raises:
             SaerlError: `sql_failed` with DuckDB's own message.
         """
-        with self.reading("a query") as connection:
+        with self.database.confined("a query", self._notify) as connection:
             try:
-                # The file is open for reading only; these keep a statement from other files and from our own variables.
-                for setting in ("enable_external_access", "python_enable_replacements"):
-                    connection.execute(f"SET {setting} = false")
                 if len(connection.extract_statements(statement)) != 1:
                     raise duckdb.ParserException("Give one statement.")
                 found = connection.execute(statement, list(parameters))
@@ -183,45 +205,20 @@ class Warehouse:
 
     def held_by_another_program(self) -> str:
         """What DuckDB says if a program that knows nothing of our lock, such as its shell, has the file open."""
-        if not self.home.warehouse.exists():
-            return ""
-        try:
-            duckdb.connect(str(self.home.warehouse), read_only=True).close()
-        except duckdb.IOException as error:
-            return str(error) if "Could not set lock on file" in str(error) else ""
-        except duckdb.Error:
-            return ""
-        return ""
-
-    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        """Opens the file, waiting for a process that opened it without our lock, such as a DuckDB shell."""
-        notice_at = time.monotonic() + 3.0
-        while True:
-            try:
-                return _connected(str(self.home.warehouse), read_only=read_only)
-            except duckdb.IOException as error:
-                if "Could not set lock on file" not in str(error):
-                    raise _explain(error, self.home.warehouse) from error
-                if time.monotonic() >= notice_at:
-                    self._notify(f"Waiting for another program to close the warehouse: {error}")
-                    notice_at = time.monotonic() + NOTICE_EVERY_SECONDS
-                time.sleep(LONGEST_PAUSE_SECONDS)
-            except duckdb.Error as error:
-                raise _explain(error, self.home.warehouse) from error
+        return self.database.held_by_another_program()
 
 
-def _connected(file: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """A connection that writes small groups of rows, and draws no progress bar over what we tell of progress."""
-    if read_only:
-        connection = duckdb.connect(file, read_only=True)
-    else:
-        connection = duckdb.connect()
-        literal = file.replace("'", "''")  # ATTACH takes no parameter
-        connection.execute(f"ATTACH '{literal}' AS warehouse (ROW_GROUP_SIZE {ROWS_IN_GROUP})")
-        connection.execute("USE warehouse")
-        connection.execute("SET write_buffer_row_group_count = 1")
-    connection.execute("SET enable_progress_bar = false")
-    return connection
+def _until(n_rows: int, first: pa.Table, remaining: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Tables from an iterator until they have so many rows together."""
+    yield first
+    n_taken = first.num_rows
+    while n_taken < n_rows and (more := next(remaining, None)) is not None:
+        yield more
+        n_taken += more.num_rows
+
+
+def _insert_all(connection: duckdb.DuckDBPyConnection, table: Table, parts: Iterable[pa.Table]) -> int:
+    return sum(_insert_new(connection, table, rows) for rows in parts)
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: Table) -> int:
@@ -264,11 +261,3 @@ def _insert_new(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
 def _delete(table: Table) -> str:
     return f'DELETE FROM "{table.name}" WHERE "{table.replaces}"'  # noqa: S608 - names from our own DDL
 
-
-def _explain(error: duckdb.Error, path: Path) -> SaerlError:
-    message = str(error)
-    if "No space left on device" in message:
-        remedy = "Make room on the disk, then run again; the rows of before are untouched."
-        return SaerlError("disk_full", message, where=str(path), remedy=remedy)
-    remedy = "Check that the file is a DuckDB database of this program and that you may write to it."
-    return SaerlError("warehouse_unreadable", message, where=str(path), remedy=remedy)

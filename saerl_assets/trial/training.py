@@ -8,10 +8,12 @@ Written against TRL 1.16 and transformers 5.23.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +23,8 @@ from saerl_assets.domain.spec import TrialSpec
 from saerl_assets.domain.verifiers import asked, load_verifier, verifier_fields
 
 if TYPE_CHECKING:
+    import torch
+
     from saerl_assets.models.sources import ModelFiles
 
 OnEvaluation: TypeAlias = "Callable[[int, float, float], None]"
@@ -70,8 +74,8 @@ class Training:
 def train_once(training: Training, on_evaluation: OnEvaluation) -> None:
     """Trains the policy from its own weights in the order of an arm's export.
 
-    Evaluations take the likeliest token each time; they come before the first step, after every `evaluate_every` steps
-    and after the last, and their time is not counted.
+    Evaluations come before the first step, after every `evaluate_every` steps and after the last, and their time is not
+    counted.
 
     Args:
         training: What to train.
@@ -130,7 +134,7 @@ def train_once(training: Training, on_evaluation: OnEvaluation) -> None:
         seed=training.seed,
         bf16=spec.dtype == "bfloat16" and kind == "cuda",
         use_cpu=kind == "cpu",
-        activation_checkpointing=False,
+        **_without_recomputing(trl.GRPOConfig),
         dataloader_pin_memory=kind == "cuda",
         report_to="none",
         disable_tqdm=True,
@@ -161,9 +165,11 @@ def evaluate(
     *,
     at_once: int,
 ) -> float:
-    """The share of held-out prompts that the policy answers right, taking the likeliest token each time.
+    """The share of answers to held-out prompts that are right, 0 to 1.
 
-    The model is left in the mode that it was in, and torch's random numbers as they were.
+    One answer to each, of the likeliest token each time, or `evaluation_samples` sampled ones: with the same random
+    numbers at every step and in every training, so that chance has no part in what two of them differ by. The model is
+    left in the mode that it was in, and torch's random numbers as they were.
     """
     import torch
     from transformers import GenerationConfig
@@ -173,23 +179,41 @@ def evaluate(
     model.eval()
     ends = tokenizer.eos_token_id
     settings: Any = GenerationConfig  # its own types leave the arguments open
+    n_samples = max(spec.evaluation_samples, 1)
+    sampling = {"do_sample": True, "temperature": spec.temperature, "top_k": 0, "num_return_sequences": n_samples}
     config = settings(
-        do_sample=False, max_new_tokens=spec.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+        **(sampling if spec.evaluation_samples else {"do_sample": False}),
+        max_new_tokens=spec.max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
     )
     ordered = sorted(questions, key=lambda question: len(asked(question.messages)))
-    for at in range(0, len(ordered), at_once):
-        batch = ordered[at : at + at_once]
+    each_time = max(at_once // n_samples, 1)
+    for at in range(0, len(ordered), each_time):
+        batch = ordered[at : at + each_time]
         texts = [_prompt_of(question, tokenizer, as_chat=spec.template == "chat") for question in batch]
         inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=spec.template != "chat")
         inputs = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), _own_randomness(model.device, at):
             out = model.generate(**inputs, generation_config=config)
         said = tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        for question, completion in zip(batch, said, strict=True):
+        answered = [question for question in batch for _ in range(n_samples)]
+        for question, completion in zip(answered, said, strict=True):
             fields = verifier_fields(question.extra, prompt=asked(question.messages), topic=question.topic)
             n_right += score(completion, question.answer, fields) >= RIGHT_SCORE
     model.train(was_training)
-    return n_right / len(questions)
+    return n_right / (len(questions) * n_samples)
+
+
+@contextlib.contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Random numbers from a seed inside; those outside go on as if nothing had been."""
+    import torch
+
+    kind = device.type if device.type != "cpu" else "cuda"
+    with torch.random.fork_rng(devices=[device] if device.type != "cpu" else [], device_type=kind):
+        torch.manual_seed(seed)
+        yield
 
 
 def _prompt_of(question: Question, tokenizer: Any, *, as_chat: bool) -> str:  # noqa: ANN401
@@ -245,6 +269,12 @@ def _batch_size(export: Path) -> int:
     from saerl_assets.trainers.export import check_export
 
     return check_export(export).batch_size
+
+
+def _without_recomputing(config: type) -> dict[str, bool]:
+    """The setting that keeps activations for the backward pass; transformers has renamed it since 5.17."""
+    known = {field.name for field in dataclasses.fields(config)}
+    return {next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known): False}
 
 
 def _largest_divisor(number: int, at_most: int) -> int:

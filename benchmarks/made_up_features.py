@@ -19,11 +19,13 @@ from saerl_assets.storage.shards import ShardStore
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from saerl_assets.storage.home import Home
     from saerl_assets.storage.warehouse import Warehouse
 
 VERSION = "made-up-v1"
 ENCODER_ID = "0" * 32
 PROMPTS_PER_SHARD = 1_000
+SIGNAL_FILE = "signal.npy"
 
 ZIPF_EXPONENT = 0.8
 OWN_SHARE = 0.15
@@ -132,24 +134,36 @@ class MadeUp:
 
 
 def fill_warehouse(warehouse: Warehouse, made_up: MadeUp, n_labels: int) -> None:
-    """Stores the features shard by shard, then the prompts, their labels and their planted clusters.
+    """Stores the features, the prompts, their labels and their planted clusters, see `store_tables`."""
+    write_shards(warehouse.home, made_up)
+    store_tables(warehouse, made_up, n_labels)
+    ShardStore(warehouse.home.work(VERSION)).remove()
+
+
+def write_shards(home: Home, made_up: MadeUp) -> None:
+    """Writes the features as an extraction does, with the labels' signal of each text beside them."""
+    store = ShardStore(home.work(VERSION))
+    signals = []
+    for first in range(0, made_up.n_prompts, PROMPTS_PER_SHARD):
+        table, signal = made_up.shard(first, min(first + PROMPTS_PER_SHARD, made_up.n_prompts))
+        store.write(f"{first:09d}", {"prompt_features": table})
+        signals.append(signal)
+    np.save(home.work(VERSION) / SIGNAL_FILE, np.concatenate(signals))
+
+
+def store_tables(warehouse: Warehouse, made_up: MadeUp, n_labels: int) -> None:
+    """Prompts, labels and features from their shards into the tables; the shards stay.
 
     Two labels are known for `n_labels` prompts each: `difficulty`, the signal with as much noise, and `correct`, one
     outcome, more often 1 where the signal is small. The planted cluster is the prompt's topic, and the signal itself is
     in `extra`.
     """
-    store = ShardStore(warehouse.home.work(VERSION))
-    signals, ids = [], []
-    for first in range(0, made_up.n_prompts, PROMPTS_PER_SHARD):
-        table, signal = made_up.shard(first, min(first + PROMPTS_PER_SHARD, made_up.n_prompts))
-        ids.append(f"{first:09d}")
-        store.write(ids[-1], {"prompt_features": table})
-        signals.append(signal)
-    signal = np.concatenate(signals)
+    folder = warehouse.home.work(VERSION)
+    store, signal = ShardStore(folder), np.load(folder / SIGNAL_FILE)
+    ids = [f"{first:09d}" for first in range(0, made_up.n_prompts, PROMPTS_PER_SHARD)]
     warehouse.store("prompts", _prompts(made_up, signal), VERSION)
     warehouse.store("labels", _labels(made_up, signal, n_labels), VERSION)
     warehouse.store_shards("prompt_features", store.files("prompt_features", ids), f"{VERSION} prompt_features")
-    store.remove()
 
 
 def _prompts(made_up: MadeUp, signal: NDArray[np.float64]) -> pl.DataFrame:
@@ -164,10 +178,10 @@ def _prompts(made_up: MadeUp, signal: NDArray[np.float64]) -> pl.DataFrame:
             "n_tokens": np.random.default_rng(6).integers(20, 200, n_prompts),
         }
     ).with_columns(
-        messages=pl.lit("[]"),
+        messages=pl.concat_str(pl.lit('[{"role":"user","content":"'), "text_id", pl.lit('"}]')),
         is_chat=pl.lit(value=False),
         response=pl.lit(None, pl.String()),
-        answer=pl.lit(None, pl.String()),
+        answer=pl.lit("1"),
         split=pl.lit("train"),
         token_ids=pl.lit([0], pl.List(pl.UInt32)),
         n_prefix_tokens=pl.lit(0),

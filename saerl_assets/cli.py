@@ -88,7 +88,9 @@ def init() -> None:
     Harmless where it exists. Every other verb makes it too; this one shows where it is.
     """
     home = _home().open()
-    click.echo(f"home       {home.root}\nwarehouse  {home.warehouse}\ndagster    export DAGSTER_HOME={home.dagster}")
+    click.echo(
+        f"home       {home.root}\nwarehouse  {home.warehouse_place}\ndagster    export DAGSTER_HOME={home.dagster}"
+    )
 
 
 @main.command()

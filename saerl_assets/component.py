@@ -55,9 +55,7 @@ class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
             "/fast/saerl.duckdb",
         ),
     ] = ""
-    data_path: Annotated[
-        str, _told("Where a lake's files are: a folder or an URL.", "s3://team-rl/tables")
-    ] = ""
+    data_path: Annotated[str, _told("Where a lake's files are: a folder or an URL.", "s3://team-rl/tables")] = ""
     compute: Annotated[ComputeAttributes, _told("Where models run.", {"device": "cuda:0"})] = ComputeAttributes()
     key_prefix: Annotated[
         str | list[str], _told("Before the name of every asset, job, sensor, group and resource.", "team/rl")

@@ -20,6 +20,8 @@ def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Points every variable that decides where something is kept below a folder."""
     for name in ISOLATED:
         patch.setenv(name, str(folder / name.lower()))
+    for name in ("SAERL_WAREHOUSE", "SAERL_DATA_PATH"):
+        patch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,9 @@ def _home(home: HomeResource) -> Iterator[Finding]:
     yield Finding(fine=may_write, what="home", found=str(place.root))
     free = shutil.disk_usage(place.root).free
     yield Finding(fine=free >= LEAST_FREE_BYTES, what="free disk", found=f"{free / 1e9:.1f} GB")
+    if place.lake is not None:
+        yield _tried("warehouse", partial(_lake, home))
+        return
     if is_locked(place.warehouse_lock):
         yield Finding(fine=True, what="warehouse lock", found=f"held by {holder(place.warehouse_lock) or 'a reader'}")
         return
@@ -77,18 +80,26 @@ def _home(home: HomeResource) -> Iterator[Finding]:
     if held_by:
         yield Finding(fine=False, what="warehouse", found=f"{held_by} Close it there; runs wait until then.")
         return
-    yield _tried(
-        "warehouse",
-        lambda: (
-            f"{place.warehouse.stat().st_size / 1e6:.1f} MB, versions: {', '.join(home.catalog().keys()) or 'none'}"
-        ),
-    )
+    yield _tried("warehouse", lambda: f"{home.warehouse().database.size()}, {_versions(home)}")
+
+
+def _lake(home: HomeResource) -> str:
+    warehouse = home.warehouse()
+    place = warehouse.database.place
+    if not warehouse.exists():
+        return f"{place}: none yet: saerl register SPEC.toml"
+    return f"{place}: {warehouse.database.size()}, {_versions(home)}"
+
+
+def _versions(home: HomeResource) -> str:
+    return f"versions: {', '.join(home.catalog().keys()) or 'none'}"
 
 
 def _models(home: HomeResource, compute: ComputeResource) -> Iterator[Finding]:
     """The reader of every version, without downloading anything; none while another process writes."""
     try:
-        if is_locked(home.open().warehouse_lock) or home.warehouse().held_by_another_program():
+        place = home.open()
+        if (place.lake is None and is_locked(place.warehouse_lock)) or home.warehouse().held_by_another_program():
             return
         keys = home.catalog().keys()
         readers = {(version.spec.reader.model, version.folder): version for version in map(home.version, keys)}

@@ -294,7 +294,7 @@ def _first_failure(result: dg.JobExecutionResult) -> str:
 def _places(home: HomeResource, key: str, state: VersionState) -> list[tuple[str, str]]:
     root = home.open()
     warehouse = home.warehouse()
-    places = [("home", str(root.root)), ("warehouse", str(root.warehouse))]
+    places = [("home", str(root.root)), ("warehouse", root.warehouse_place)]
     if state.heading["manifest"]:
         current = home.version(key).current_manifest_id
         places.append(("manifest", f"{current}  (saerl sql \"FROM current_batches WHERE dataset_version = '{key}'\")"))

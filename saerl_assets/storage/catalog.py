@@ -202,8 +202,7 @@ class Catalog:
         if len(matches) != 1:
             remedy = f"Manifests of {key}: {', '.join(known_id[:12] for known_id in known) or 'none yet'}."
             raise SaerlError("unknown_manifest", f"{manifest_id!r} names {len(matches)} manifests.", remedy=remedy)
-        with self.warehouse.writing(f"{key} current manifest") as connection:
-            make_current(connection, key, matches[0])
+        self.warehouse.transact(f"{key} current manifest", lambda connection: make_current(connection, key, matches[0]))
 
     def delete(self, key: str) -> dict[str, int]:
         """Removes a version's rows from every table, and the shared rows that no other version uses.
@@ -219,32 +218,37 @@ class Catalog:
         if children:
             remedy = f"Delete {', '.join(children)} first."
             raise SaerlError("has_children", f"{key!r} is the parent of {', '.join(children)}.", remedy=remedy)
-        removed: dict[str, int] = {}
-        with self.warehouse.writing(f"{key} delete") as connection:
-            for table in tables().values():
-                if table.is_versioned:
-                    statement = f'DELETE FROM "{table.name}" WHERE dataset_version = ?'  # noqa: S608 - our own names
-                    row = connection.execute(statement, [key]).fetchone()
-                    removed[table.name] = int(row[0]) if row else 0
-            columns = "SELECT dataset_version, encoder_id"
-            encoders = f"(FROM sae_weights {columns} UNION ALL FROM control_saes {columns})"
-            for name, column, makers in (
-                ("prompt_features", "encoder_id", encoders),
-                ("prompt_states", "reading_id", "sae_weights"),
-            ):
-                statement = (
-                    f"DELETE FROM {name} WHERE NOT EXISTS (SELECT 1 FROM prompts p JOIN {makers} w "  # noqa: S608
-                    f"USING (dataset_version) WHERE w.{column} = {name}.{column} AND p.text_id = {name}.text_id)"
-                )
-                row = connection.execute(statement).fetchone()
-                removed[name] = int(row[0]) if row else 0
-            row = connection.execute(
-                "DELETE FROM sentence_embeddings WHERE NOT EXISTS "
-                "(SELECT 1 FROM prompts p WHERE left(sha256(p.text), 32) = sentence_embeddings.text_digest)"
-            ).fetchone()
-            removed["sentence_embeddings"] = int(row[0]) if row else 0
+        removed = self.warehouse.transact(f"{key} delete", lambda connection: _delete_rows(connection, key))
         remove_note(self.warehouse.home, key)
         return removed
+
+
+def _delete_rows(connection: duckdb.DuckDBPyConnection, key: str) -> dict[str, int]:
+    """Removes a version's rows, then the shared ones that no other version needs; the number of each, by table."""
+    removed: dict[str, int] = {}
+    for table in tables().values():
+        if table.is_versioned:
+            statement = f'DELETE FROM "{table.name}" WHERE dataset_version = ?'  # noqa: S608 - our own names
+            row = connection.execute(statement, [key]).fetchone()
+            removed[table.name] = int(row[0]) if row else 0
+    columns = "SELECT dataset_version, encoder_id"
+    encoders = f"(FROM sae_weights {columns} UNION ALL FROM control_saes {columns})"
+    for name, column, makers in (
+        ("prompt_features", "encoder_id", encoders),
+        ("prompt_states", "reading_id", "sae_weights"),
+    ):
+        statement = (
+            f"DELETE FROM {name} WHERE NOT EXISTS (SELECT 1 FROM prompts p JOIN {makers} w "  # noqa: S608
+            f"USING (dataset_version) WHERE w.{column} = {name}.{column} AND p.text_id = {name}.text_id)"
+        )
+        row = connection.execute(statement).fetchone()
+        removed[name] = int(row[0]) if row else 0
+    row = connection.execute(
+        "DELETE FROM sentence_embeddings WHERE NOT EXISTS "
+        "(SELECT 1 FROM prompts p WHERE left(sha256(p.text), 32) = sentence_embeddings.text_digest)"
+    ).fetchone()
+    removed["sentence_embeddings"] = int(row[0]) if row else 0
+    return removed
 
 
 def make_current(connection: duckdb.DuckDBPyConnection, key: str, manifest_id: str) -> None:

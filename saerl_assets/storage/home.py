@@ -159,12 +159,13 @@ def _named_in(settings: Path) -> tuple[str, str]:
     """The warehouse and the data path that a file of settings names."""
     try:
         named = tomllib.loads(settings.read_text(encoding="utf-8"))
-        if not (set(named) <= {"warehouse", "data_path"} and all(isinstance(each, str) for each in named.values())):
-            raise ValueError("it has other keys than warehouse and data_path, or no texts")  # noqa: TRY004
+        problem = "" if set(named) <= {"warehouse", "data_path"} else "it has other keys than warehouse and data_path"
     except (OSError, ValueError) as error:
+        problem = str(error)
+    if problem:
         remedy = 'Write warehouse = "ducklake:..." and data_path = "...", or delete the file.'
-        raise SaerlError("setting_invalid", f"{error}.", where=str(settings), remedy=remedy) from error
-    return named.get("warehouse", ""), named.get("data_path", "")
+        raise SaerlError("setting_invalid", f"{problem}.", where=str(settings), remedy=remedy)
+    return str(named.get("warehouse", "")), str(named.get("data_path", ""))
 
 
 def _root(explicit: str | Path | None) -> Path:

@@ -107,7 +107,7 @@ def _torn(home: Home) -> Iterator[tuple[Path, str]]:
 
 def _values(warehouse: Warehouse, table: str, column: str) -> set[str]:
     """The values of a column; none where there is no warehouse yet."""
-    is_there = warehouse.home.warehouse.exists()
+    is_there = warehouse.exists()
     return set(warehouse.rows(table, [column])[column].drop_nulls()) if is_there else set()
 
 

@@ -133,7 +133,7 @@ class Warehouse:
         """Adds the rows of Parquet files whose key the table does not have yet; returns their number.
 
         Rows of the texts that a reader reads are laid down in the order of prompts, in which they will be read; see
-        `prompt_order`. Every `rows_in_transaction` of them are a transaction, since DuckDB holds what is not committed in
+        `prompt_order`. Every `rows_in_transaction` of them are a transaction, since what is not committed is held in
         memory; where a later one fails, the rows of those before stay, each of them complete.
         """
         if not files:
@@ -260,4 +260,3 @@ def _insert_new(connection: duckdb.DuckDBPyConnection, table: Table, rows: pa.Ta
 
 def _delete(table: Table) -> str:
     return f'DELETE FROM "{table.name}" WHERE "{table.replaces}"'  # noqa: S608 - names from our own DDL
-

@@ -13,7 +13,7 @@ from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.features import ENTRY_COLUMNS, FeatureRows, pool
 from saerl_assets.domain.spec import Pooling
 from saerl_assets.storage import feature_store, prompt_order
-from saerl_assets.storage import warehouse as warehouse_module
+from saerl_assets.storage.duckdb_file import DuckdbFile
 from saerl_assets.storage.feature_store import EncodedLayer, WarehouseFeatures
 from saerl_assets.storage.home import Home
 from saerl_assets.storage.shards import ShardStore
@@ -61,7 +61,7 @@ def prompt_table(prompts: pl.DataFrame) -> pl.DataFrame:
 def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """Two encoders' rows of all texts, loaded from shards of five in parts of eight, and read in blocks of four."""
     monkeypatch.setattr(prompt_order, "ROWS_IN_PART", 8)
-    monkeypatch.setattr(warehouse_module, "ROWS_IN_TRANSACTION", 20)
+    monkeypatch.setattr(DuckdbFile, "rows_in_transaction", 20)
     monkeypatch.setattr(feature_store, "BLOCK_PROMPTS", 4)
     warehouse = Warehouse(Home(tmp_path / "home").create())
     warehouse.store("prompts", prompt_table(prompts_of(N_PROMPTS)), "x-v1")

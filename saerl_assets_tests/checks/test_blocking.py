@@ -33,6 +33,8 @@ WARNING = {
     "feature_density.few_dead_latents": "the living latents are as good as ever",
     "clusters.no_cluster_takes_all": "batches are less diverse than they could be, and still right",
     "cluster_quality.clusters_hold_together": "as above",
+    "cluster_map.map_shows_the_clusters": "it is looked at; nothing is built on it but the report",
+    "feature_examples.examples_are_tokens_of_their_prompts": "as above",
     "version_drift.near_the_parent": "new data may well differ; a sensor or a person acts on it",
     "difficulty_proxy.proxy_beats_length": "sorting by it is no worse than by length",
     "quality_probe.probe_beats_chance": "such a probe filters nothing",

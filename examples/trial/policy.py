@@ -25,8 +25,10 @@ EPILOG = """\
 what it does
   1. draws other instances of the same tasks, by another seed, as question and answer;
   2. makes a byte-level BPE tokenizer of them in which every digit is a token of its own;
-  3. trains a Llama of 4 layers and 128 dimensions on the answers, and stops early: at some competence, with room to
-     learn. That is what reinforcement learning starts from;
+  3. trains a Llama of 4 layers and 128 dimensions on the answers, of which half are another task's: as a base model
+     that has read the right answer among wrong ones, it knows more than it says. Rewards can bring that out, which is
+     what reinforcement learning is good at; a model of this size trained on right answers alone has nothing left that
+     rewards would teach it;
   4. writes an ordinary Hugging Face folder, and says how often a sampled answer is right, family by family.
 
 then
@@ -37,6 +39,8 @@ then
 HERE = Path(__file__).parent
 END = "<end>"
 N_DRAWS = 24_000
+WRONG_SHARE = 0.5
+"""Share of the answers that it learns from which are those of another task of the same family and setting."""
 N_LAYERS, WIDTH, INNER, N_HEADS, VOCABULARY = 4, 128, 512, 4, 640
 BATCH = 64
 LEARNING_RATE = 2e-3
@@ -68,7 +72,7 @@ def make_policy(out: Path, *, n_steps: int, seed: int) -> None:
     tokenizer = make_tokenizer([text for row in drawn for text in (row["prompt"], row["answer"])])
     model = make_model(len(tokenizer))
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {len(drawn):,} tasks to learn from")
-    held_out, learnt = drawn[:500], drawn[500:]
+    held_out, learnt = drawn[:500], with_wrong_answers(drawn[500:], seed)
     learn(model, tokenizer, learnt, n_steps=n_steps, seed=seed)
     for name, share in answer_shares(model, tokenizer, held_out).items():
         print(f"{name:28} {share:6.1%} of sampled answers right")
@@ -86,6 +90,20 @@ def draw_tasks(seed: int) -> list[dict[str, Any]]:
     rows = list(generate_rows(mix.model_copy(update={"seed": mix.seed + 1 + seed, "n_rows": N_DRAWS})))
     random.Random(seed).shuffle(rows)  # noqa: S311 - an order, not a secret
     return rows
+
+
+def with_wrong_answers(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The rows with some of their answers exchanged for another row's of the same family and setting."""
+    import random
+
+    rng = random.Random(seed)  # noqa: S311 - as above
+    alike: dict[tuple[str, int], list[str]] = {}
+    for row in rows:
+        alike.setdefault((row["family"], row["level"]), []).append(row["answer"])
+    return [
+        row | {"answer": rng.choice(alike[row["family"], row["level"]])} if rng.random() < WRONG_SHARE else row
+        for row in rows
+    ]
 
 
 def make_tokenizer(texts: Sequence[str]) -> Any:  # noqa: ANN401 - transformers' own types are loose
@@ -189,7 +207,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=HERE / "policy", metavar="DIR", help="default: beside this file")
-    parser.add_argument("--steps", type=int, default=1500, metavar="N", help="optimizer steps (default: 1500)")
+    parser.add_argument("--steps", type=int, default=4000, metavar="N", help="optimizer steps (default: 4000)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     return parser.parse_args(argv)
 

@@ -61,7 +61,7 @@ def figure_trial_evaluations(evaluations: pl.DataFrame) -> bytes:
     drawn = card(
         f"Held-out accuracy while training, {count(n_seeds, 'seed')}",
         key=[(ARM_NAMES.get(arm, arm), colours[arm]) for arm in shown],
-        note=f"{count(left_out, 'further arm')} in the table" if left_out else "",
+        note="band: standard error" + (f"; {count(left_out, 'further arm')} in the table" if left_out else ""),
         height=3.9,
     )
     axes = drawn.axes[0]

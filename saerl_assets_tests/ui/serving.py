@@ -37,7 +37,7 @@ def served(home: Path, log: Path) -> Iterator[str]:
     make = shutil.which("make")
     if make is None:
         pytest.skip("no make on PATH, which starts the UI")
-    port = _free_port()
+    port = free_port()
     surroundings = {name: value for name, value in os.environ.items() if name not in {"DAGSTER_HOME", "MAKEFLAGS"}}
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -51,7 +51,7 @@ def served(home: Path, log: Path) -> Iterator[str]:
         )
     try:
         address, give_up_at = f"http://127.0.0.1:{port}", time.monotonic() + LONGEST_START_SECONDS
-        while not _answers(address):
+        while not answers(address):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < give_up_at, log.read_text()
             time.sleep(0.3)
@@ -60,14 +60,16 @@ def served(home: Path, log: Path) -> Iterator[str]:
         _end(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether a webserver answers there."""
     try:
         with urllib.request.urlopen(f"{address}/server_info", timeout=5) as answer:  # noqa: S310 - loopback
             return bool(answer.status == 200)

@@ -1,17 +1,11 @@
 """Labels and training logs that arrive later: which prompt a row speaks of, and what it says of it.
 
-Belongs here: recognising a log by its fields, finding the prompt, a row per step and prompt, what was not taken and
-why. Does not belong here: reading files (storage), what follows from it (curriculum, difficulty).
+Belongs here: a row per step and prompt, what was not taken and why. Does not belong here: reading files (storage),
+whose format a row has (log_formats), finding a prompt by its text (prompt_texts), what follows from it (curriculum,
+difficulty).
 
-A file is known by its fields:
-
-- `saerl_log`: `manifest_id`, `step`, `prompt_id`, `reward`, as this package's own callbacks write it.
-- `trl`: `step`, `prompt`, `completion`, a column for each reward function and `advantage`, as `GRPOTrainer.log`
-  writes `completions_*.parquet`. The reward is the sum of the numbers between `completion` and `advantage`. Its
-  steps count from 1.
-- `verl`: `input`, `output`, `score` and `step`, as `RayPPOTrainer._dump_generations` writes `<step>.jsonl`. The input
-  is the prompt as the chat template renders it. Its steps count from 1.
-- `plain`: `prompt_id`, or the prompt under the data's own name or `prompt`, with at least one value.
+A row names its prompt by `prompt_id`, or has it under the data's own name or `prompt`, with at least one value. The
+reward of TRL's completions is the sum of the numbers between `completion` and `advantage`.
 
 Of a row with a `step`, or of a log, `reward`, `loss`, `pass_rate` and `correct` are what a training measured. Of a row
 without, `reward` and `loss` are too, and everything else that is a label's name, or `pass_rate`, `correct` or
@@ -23,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -33,7 +27,9 @@ from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.fields import MISSING, Field, RowError, SourceRow, raw_of, shown
 from saerl_assets.domain.frames import FrameBuilder
 from saerl_assets.domain.labels import OBSERVATION_SCHEMA, label_value, observation_id
-from saerl_assets.domain.messages import asking_message, canonical_messages, canonical_text, prompt_id
+from saerl_assets.domain.log_formats import FIRST_STEP, LogFormat, log_format, named_prompt
+from saerl_assets.domain.messages import canonical_messages, canonical_text
+from saerl_assets.domain.prompt_texts import PromptTexts
 
 if TYPE_CHECKING:
     from saerl_assets.domain.spec import VersionSpec
@@ -58,17 +54,12 @@ REJECTED_SCHEMA: dict[str, pl.DataType] = {
 CORRECT_NAMES = ("pass_rate", "correct", "correctness", "is_correct", "acc")
 """Fields that say whether, or how often, an answer was right."""
 
-_COUNTED_FROM_ONE = ("trl", "verl")
-_ASKED = re.compile(r"(?:^|\n)\W*(?:user|human)\W*\n+|\[INST\]", re.IGNORECASE)
-_ANSWERED = re.compile(r"(?:\n+\W*(?:assistant|model|ai)\W*|\[/INST\])\s*(?:<think>)?\s*$", re.IGNORECASE)
-
 
 @dataclass(frozen=True)
 class Feedback:
     """What was taken from a file."""
 
-    format: str
-    """`saerl_log`, `trl`, `verl` or `plain`."""
+    format: LogFormat
     observations: pl.DataFrame
     """Table label_observations without observed_at."""
     feedback: pl.DataFrame
@@ -168,7 +159,7 @@ class _Reading:
     def __init__(self, index: _PromptIndex, spec: VersionSpec, origin: _Origin) -> None:
         self._index, self._origin = index, origin
         self._names = _label_names(spec)
-        self._format = ""
+        self._format: LogFormat | None = None
         self._n_rows = 0
         self._observations = FrameBuilder(OBSERVATION_SCHEMA)
         self._lines = FrameBuilder(FEEDBACK_SCHEMA)
@@ -200,7 +191,7 @@ class _Reading:
         )
 
     def _take(self, row: SourceRow, value: Mapping[str, object]) -> None:
-        kind = _format_of(value)
+        kind = log_format(value)
         self._format = self._format or kind
         measured, observed = _values(kind, value, self._names)
         if not measured and not observed:
@@ -217,15 +208,15 @@ class _Reading:
                 self._measure(row, value, kind, identity, measured)
 
     def _measure(
-        self, row: SourceRow, value: Mapping[str, object], kind: str, identity: str, measured: dict[str, float]
+        self, row: SourceRow, value: Mapping[str, object], kind: LogFormat, identity: str, measured: dict[str, float]
     ) -> None:
         step = _whole(value, "step")
-        if kind in _COUNTED_FROM_ONE and step is not None:
-            step = max(step - 1, 0)
+        if step is not None:
+            step = max(step - FIRST_STEP.get(kind, 0), 0)
         said = next((value[name] for name in ("run_name", "run", "run_id") if isinstance(value.get(name), str)), None)
         manifest, epoch = value.get("manifest_id"), label_value(value.get("epoch"))
         self._lines.add(
-            str(self._origin.run_name or said or (kind if kind in _COUNTED_FROM_ONE else _run_of(self._origin.file))),
+            str(self._origin.run_name or said or (kind if kind in {"trl", "verl"} else _run_of(self._origin.file))),
             manifest if isinstance(manifest, str) else self._origin.manifest_id,
             int(epoch) if epoch is not None and epoch >= 0 and epoch == int(epoch) else None,  # others count in parts
             step or 0,
@@ -237,59 +228,36 @@ class _Reading:
         )
 
 
-@dataclass
 class _PromptIndex:
     """Finds the prompts that a row speaks of."""
 
-    prompts: pl.DataFrame
-    spec: VersionSpec
-    by_messages: dict[str, list[str]] = field(default_factory=dict)
-    by_text: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self, prompts: pl.DataFrame, spec: VersionSpec) -> None:
+        self._fields = [Field(spec.data.prompt), Field("prompt")]
+        known = prompts.select("prompt_id", "messages").sort("prompt_id")
+        self._ids = frozenset(known["prompt_id"])
+        self._texts = PromptTexts((identity, json.loads(messages)) for identity, messages in known.iter_rows())
 
-    def __post_init__(self) -> None:
-        self.ids = frozenset(self.prompts["prompt_id"])
-        self.fields = [Field(self.spec.data.prompt), Field("prompt")]
-        for identity, text in self.prompts.select("prompt_id", "messages").sort("prompt_id").iter_rows():
-            messages = json.loads(text)
-            self.by_messages.setdefault(prompt_id(messages, None), []).append(identity)
-            self.by_text.setdefault(messages[asking_message(messages)]["content"], []).append(identity)
-
-    def find(self, kind: str, row: Mapping[str, object]) -> list[str]:
+    def find(self, kind: LogFormat, row: Mapping[str, object]) -> list[str]:
         """Ids of the version's prompts that the row belongs to: all responses to a prompt where it names the prompt.
 
         Raises:
             RowError: The row's prompt cannot be read, or it has none.
         """
-        named = row.get("prompt_id")
-        if isinstance(named, str) and named:
-            return [named] if named in self.ids else []
+        named = named_prompt(row)
+        if named is not None:
+            return [named] if named in self._ids else []
         if kind == "verl":
-            return self._rendered(str(row.get("input")))
-        held = next((field.of(row) for field in self.fields if field.of(row) is not MISSING), MISSING)
+            return self._texts.find(canonical_text(str(row.get("input"))))
+        held = next((field.of(row) for field in self._fields if field.of(row) is not MISSING), MISSING)
         if held is MISSING:
-            wanted = " or ".join(dict.fromkeys(["prompt_id", *(field.path for field in self.fields)]))
+            wanted = " or ".join(dict.fromkeys(["prompt_id", *(field.path for field in self._fields)]))
             raise RowError("missing_field", f"The row has no field {wanted}.")
-        messages, is_chat = canonical_messages(held, "prompt")
-        found = self.by_messages.get(prompt_id(messages, None), [])
-        return found or ([] if is_chat else self._rendered(messages[0]["content"]))
-
-    def _rendered(self, text: str) -> list[str]:
-        """The prompt in a text that a chat template has made: what is between the user's name and the assistant's."""
-        said = canonical_text(_ANSWERED.sub("", canonical_text(text)))
-        places = [0, *(match.end() for match in _ASKED.finditer(said))]
-        return next((found for place in places if (found := self.by_text.get(said[place:].strip()))), [])
-
-
-def _format_of(row: Mapping[str, object]) -> str:
-    if "input" in row and "output" in row and "score" in row:
-        return "verl"
-    if "completion" in row and "advantage" in row and "step" in row:
-        return "trl"
-    return "saerl_log" if {"manifest_id", "prompt_id", "step"} <= set(row) else "plain"
+        canonical_messages(held, "prompt")  # raises for what can be no prompt
+        return self._texts.find(held)
 
 
 def _values(
-    kind: str, row: Mapping[str, object], names: Mapping[str, str]
+    kind: LogFormat, row: Mapping[str, object], names: Mapping[str, str]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """What a training measured, and what is an observation of a label.
 
@@ -359,8 +327,8 @@ def _label_names(spec: VersionSpec) -> dict[str, str]:
     return own | {name: label for name, label in common.items() if name not in own}
 
 
-def _said(kind: str, row: Mapping[str, object]) -> object:
-    return row.get("prompt_id") or (row.get("input") if kind == "verl" else row.get("prompt"))
+def _said(kind: LogFormat, row: Mapping[str, object]) -> object:
+    return named_prompt(row) or (row.get("input") if kind == "verl" else row.get("prompt"))
 
 
 def _run_of(file: str) -> str:

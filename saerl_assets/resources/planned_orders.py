@@ -10,10 +10,10 @@ import polars as pl
 
 from saerl_assets.disk import placed
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.prompt_texts import PromptTexts
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.trainers.export import whole_batches
 from saerl_assets.trainers.planned import PlannedOrder, planned_by_export
-from saerl_assets.trainers.run_logs import PromptTexts
 
 
 def find_planned_order(home: HomeResource, name: str, arm: str | None = None) -> PlannedOrder:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.prompt_texts import PromptTexts
 from saerl_assets.trainers.export import TRAINERS, check_export, load_order
-from saerl_assets.trainers.run_logs import PromptTexts, RunLog, read_log
+from saerl_assets.trainers.run_logs import RunLog, read_log
 from saerl_assets.trainers.verify import Verdict, verify_order
 
 if TYPE_CHECKING:

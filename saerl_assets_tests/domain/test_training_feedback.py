@@ -160,6 +160,23 @@ def test_a_prompt_without_its_response_speaks_of_all_of_them() -> None:
     assert sorted(found.observations["prompt_id"]) == sorted(known["prompt_id"])
 
 
+def test_a_text_that_quotes_a_prompt_is_not_that_prompt() -> None:
+    quoting = f"Is this a good question: {QUESTIONS[0]} Say why."
+    found = read({"prompt": quoting, "reward": 1.0}, {"prompt": [{"role": "user", "content": quoting}], "reward": 1.0})
+    assert found.rejected["reason_code"].to_list() == ["no_such_prompt", "no_such_prompt"]
+
+
+def test_a_chat_whose_system_message_the_training_added_is_found() -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTIONS[0]}]
+    assert read({"prompt": chat, "reward": 1.0}).feedback["prompt_id"].to_list() == [identity(QUESTIONS[0])]
+
+
+@pytest.mark.parametrize("place", ["extra_info", "label"])
+def test_an_id_that_a_trainer_handed_on_is_found(place: str) -> None:
+    row = {place: {"prompt_id": identity(QUESTIONS[1])}, "reward": 1.0}
+    assert read(row).feedback["prompt_id"].to_list() == [identity(QUESTIONS[1])]
+
+
 def test_an_empty_file_is_an_error() -> None:
     with pytest.raises(SaerlError, match="source_empty"):
         read()

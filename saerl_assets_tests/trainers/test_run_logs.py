@@ -10,10 +10,9 @@ import polars as pl
 import pytest
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.trainers import run_logs
 from saerl_assets.trainers.export import TRAINERS, ExportRequest, write_export
 from saerl_assets.trainers.planned import planned_by_export, verify_run
-from saerl_assets.trainers.run_logs import PromptTexts, canonical
+from saerl_assets.trainers.run_logs import read_log
 from saerl_assets.trainers.verify import Verdict
 
 N, SIZE = 24, 4
@@ -125,6 +124,7 @@ def as_trl(path: Path, rows: Rows, *, every: int = 1, is_chat: bool = False) -> 
             prompts = [[{"role": "user", "content": q}] for q in prompts]
         frame = pl.DataFrame(
             {"step": [step + 1] * len(prompts), "prompt": prompts, "completion": ["42"] * len(prompts)}
+            | {"reward_func": [0.5] * len(prompts), "advantage": [0.0] * len(prompts)}
         )
         frame.write_parquet(path / "out" / "completions" / f"completions_{step + 1:05d}.parquet")
     return path / "out"
@@ -149,6 +149,21 @@ def test_every_format_of_a_run_that_did_not(write: Callable[[Path, Rows], Path],
     found = verified(write(tmp_path, swapped(planned_rows())), folder)
     assert (found.followed, found.first_deviation, found.n_deviations) == (False, 1, 2), found.lines()
     assert "batch 1 is the planned 2" in found.summary
+
+
+KINDS: dict[Callable[[Path, Rows], Path], str] = {as_saerl: "saerl_log", as_verl: "verl", as_trl: "trl"}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_log_is_known_by_its_fields_whatever_its_name(
+    write: Callable[[Path, Rows], Path], folder: Path, tmp_path: Path
+) -> None:
+    log = write(tmp_path, planned_rows())
+    texts = planned_by_export(folder).texts
+    assert read_log(log, texts).kind == KINDS.get(write, "plain")
+    files = [log] if log.is_file() else sorted(each for each in log.rglob("*") if each.is_file())
+    renamed = files[0].rename(tmp_path / f"renamed{files[0].suffix}")
+    assert read_log(renamed, texts).kind == KINDS.get(write, "plain")
 
 
 @pytest.mark.parametrize("trainer", sorted(set(TRAINERS) - {"trl_dpo"}))
@@ -241,41 +256,3 @@ def test_logs_that_are_not_there(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(SaerlError) as caught:
             verified(tmp_path / name, folder)
         assert caught.value.code == code, name
-
-
-# ---------------------------------------------------------------- texts
-
-
-def test_the_longest_text_that_stands_alone_is_meant() -> None:
-    texts = PromptTexts(
-        [("short", "What is 2?"), ("long", "Add 1. What is 2?"), ("digit", "5"), ("twin", "Add 1.  What is 2?")]
-    )
-    assert texts.find("user: Add 1. What is 2? assistant:") == "long"
-    assert texts.find("user: What is 2? assistant:") == "short"
-    assert texts.find("user 5 assistant") == "digit"
-    assert texts.find("user 55 assistant").startswith('"')
-    assert texts.alias["twin"] == "long"
-
-
-def test_a_search_that_finds_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_logs, "_MAX_SEARCH", 1_000_000)
-    shared = "Solve the following problem with care. "
-    texts = PromptTexts((f"p{at}", f"{shared}{at}") for at in range(5_000))
-    found = [texts.find(f"system user {shared}x{at} assistant") for at in range(5_000)]
-    assert texts.gave_up
-    assert len(set(found)) == 5_000
-    assert texts.find(f"{shared}7") == "p7"
-
-
-def test_what_of_a_prompt_is_compared() -> None:
-    chat = [
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "c  d\n"},
-    ]
-    assert canonical(chat) == canonical(" c d ") == "c d"
-    assert (
-        canonical([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "see"}]}]).strip() == "see"
-    )
-    assert canonical([]) == ""
-    assert canonical("cafe\u0301") == canonical("caf\u00e9")

@@ -4,9 +4,10 @@ Belongs here: automation conditions, their sensor, freshness policies. Does not 
 (sensors), and what refreshing computes.
 
 New labels refresh what was learned from labels: the folded labels, the evidence, difficulty and quality scores, and the
-report. A manifest is planned anew only for a version whose spec says `[batches] replan = true`, together with what
-follows from it; the manifest in use stays as it is, because manifests never change. Nothing is made that was not made
-before: building a version is a decision of its own. All of it is off until the sensor is turned on.
+report. What a training measured refreshes the report, which shows it. A manifest is planned anew only for a version
+whose spec says `[batches] replan = true`, together with what follows from it; the manifest in use stays as it is,
+because manifests never change. Nothing is made that was not made before: building a version is a decision of its own.
+All of it is off until the sensor is turned on.
 """
 
 import warnings
@@ -34,7 +35,13 @@ REFRESHED_BY: dict[str, tuple[str, ...]] = {
     "probe_calibration": ("labels", "signal_evidence"),
     "quality_scores": ("quality_probe",),
     "control_signals": ("labels", "difficulty_scores"),
-    "version_report": ("evidence_verdicts", "difficulty_scores", "probe_calibration", "quality_scores"),
+    "version_report": (
+        "evidence_verdicts",
+        "difficulty_scores",
+        "probe_calibration",
+        "quality_scores",
+        "training_feedback",
+    ),
 }
 """By asset the updates that refresh it; updates of its other dependencies do not."""
 
@@ -86,7 +93,7 @@ def condition_of(table: str, placement: Placement) -> dg.AutomationCondition[Any
     )
     if table in REPLANNED_BY:
         return (condition & SpecSaysReplan()).with_label("new scores, and the spec says replan")
-    return condition.with_label("new labels")
+    return condition.with_label("new labels or feedback" if "training_feedback" in causes else "new labels")
 
 
 def freshness_of(table: str) -> dg.FreshnessPolicy | None:
@@ -118,7 +125,8 @@ def refresh_sensor(
             emit_backfills=False,
             run_tags={STARTED_BY_TAG: "refresh"},
             minimum_interval_seconds=60,
-            description="New labels refresh scores, evidence and report; a manifest only where the spec says replan.",
+            description="New labels refresh scores, evidence and report, feedback of a training the report; a manifest "
+            "is planned only where the spec says replan.",
         )
 
 

@@ -72,6 +72,12 @@ def test_new_labels_refresh_scores_evidence_and_report_and_nothing_else(watched:
     assert watched.tick() == {}, "once"
 
 
+def test_what_a_training_measured_refreshes_the_report_which_shows_it_and_nothing_else(watched: Watched) -> None:
+    watched.make(KEY, "training_feedback")
+    assert watched.tick() == {KEY: {"version_report"}}
+    assert watched.tick() == {}, "once"
+
+
 def test_a_manifest_is_planned_anew_only_for_the_version_whose_spec_says_so(watched: Watched) -> None:
     watched.build(OTHER, replan=True)
     assert watched.tick() == {}

@@ -412,6 +412,7 @@ def trial(key: str, *, minutes: float | None, as_json: bool) -> None:
       saerl trial mine-v1 --minutes 0     what is there so far
     """
     from saerl_assets.automation.summary import record_trial
+    from saerl_assets.domain.trial import by_steps
     from saerl_assets.resources.progress import progress_lines
     from saerl_assets.resources.trials import open_trial
     from saerl_assets.trial.runs import run_trial
@@ -421,7 +422,7 @@ def trial(key: str, *, minutes: float | None, as_json: bool) -> None:
     say = progress_lines(lambda line: click.echo(line, err=True), "trial")
     evaluations = run_trial(asked, say, minutes=minutes)
     record_trial(home, key)
-    summary = home.warehouse().rows("trial_summary", dataset_version=key)
+    summary = by_steps(home.warehouse().rows("trial_summary", dataset_version=key))
     n_done = evaluations.select("arm", "seed").n_unique()
     if as_json:
         click.echo(
@@ -505,6 +506,51 @@ def gc(days: float, *, yes: bool, as_json: bool) -> None:
         click.echo(f"removed {len(found)}: that freed {n_bytes(freed)}")
     else:
         click.echo(f"{len(found)} can go, which frees {n_bytes(total)}\nnext: saerl gc --yes")
+
+
+@main.command()
+@click.argument("target", metavar="TO")
+@click.option("--data-path", metavar="PLACE", default="", help="For a lake: folder or s3://bucket/prefix of its files.")
+@click.option("--stay", is_flag=True, help="Only copy and compare; the home keeps using the warehouse that it has.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def migrate(target: str, data_path: str, *, stay: bool, as_json: bool) -> None:
+    """Move all tables to another warehouse: from the home's file to a lake, or back.
+
+    TO is a lake (ducklake:...), a DuckDB file, or `local` for the file in the home. Rows and digest of every table are
+    compared on both sides; then <home>/warehouse.toml names the new one, and every command uses it. What was there
+    before stays as it is. Interrupted? Run it again: it goes on. Stop what writes to the home first.
+
+    Passwords and keys come from the environment: PGPASSWORD, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and
+    AWS_ENDPOINT_URL for a store that is not Amazon's.
+
+    \b
+      saerl migrate "ducklake:postgres:dbname=lake host=db user=saerl" --data-path s3://team-rl/tables
+      saerl migrate ducklake:lake.ducklake --data-path tables      one machine, no server
+      saerl migrate local                                          back into the home
+    """
+    from dataclasses import asdict
+
+    from saerl_assets.storage.transfer import move_tables, target_home, use_warehouse
+    from saerl_assets.storage.warehouse import Warehouse
+
+    home = _home()
+    source = home.warehouse()
+    goal = target_home(home.open(), target, data_path)
+    moved = move_tables(
+        source, Warehouse(goal), lambda line: click.echo(line, err=True), None if stay else lambda: use_warehouse(goal)
+    )
+    # SAERL_WAREHOUSE and definitions in code come before the home's own setting.
+    used = home.open().warehouse_place == goal.warehouse_place
+    n_rows = sum(each.n_rows for each in moved)
+    if as_json:
+        said = {"from": source.database.place, "to": goal.warehouse_place, "used": used, "rows": n_rows}
+        click.echo(json.dumps({**said, "tables": [asdict(each) for each in moved]}))
+        return
+    click.echo(f"{n_rows:,} rows in {len(moved)} tables, the same on both sides: {goal.warehouse_place}")
+    if used:
+        click.echo("the home uses it from now on; next: saerl doctor")
+    elif not stay:
+        click.echo("next: SAERL_WAREHOUSE or your definitions name another warehouse: change that")
 
 
 @main.command()

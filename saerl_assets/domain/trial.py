@@ -108,6 +108,11 @@ def summarise_trial(
     n_steps = int(steps[-1]) if len(steps) else 0
     said = [verdict_of(row, n_steps=n_steps) for row in summary.iter_rows(named=True)]
     summary = summary.with_columns(verdict=pl.Series(said, dtype=pl.String))
+    return by_steps(summary)
+
+
+def by_steps(summary: pl.DataFrame) -> pl.DataFrame:
+    """The rows of a summary with the baseline first, then the others by steps to the target."""
     return summary.sort(pl.col("arm") != BASELINE, "is_censored", "steps_to_target", "arm", nulls_last=True)
 
 

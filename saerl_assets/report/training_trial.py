@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from saerl_assets.domain.trial import BASELINE
+from saerl_assets.domain.trial import BASELINE, by_steps
 from saerl_assets.report.blocks import Column, Table, cells, columns, number, rows
 from saerl_assets.report.style import BLUE, INK, MUTED, SERIES, VERMILION, card, label, message, png, tick_names
 from saerl_assets.report.words import count, figure
@@ -81,7 +81,7 @@ def figure_trial_summary(summary: pl.DataFrame) -> bytes:
     Returns:
         PNG bytes.
     """
-    arms = summary.filter(pl.col("arm") != BASELINE).drop_nulls("step_ratio").to_dicts()
+    arms = by_steps(summary).filter(pl.col("arm") != BASELINE).drop_nulls("step_ratio").to_dicts()
     if not arms:
         return message("Nothing can be compared yet", HOW_TO_ASK if summary.is_empty() else "One arm is not enough.")
     target = arms[0]["target"]
@@ -123,7 +123,7 @@ def trial_table(summary: pl.DataFrame) -> Table:
             number(row["step_ratio"], _ratio(row)),
             number(row["time_ratio"], figure(row["time_ratio"])),
         )
-        for row in summary.iter_rows(named=True)
+        for row in by_steps(summary).iter_rows(named=True)
     ]
     return Table(
         "trial-table",

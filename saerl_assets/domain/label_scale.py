@@ -46,7 +46,13 @@ class LabelScale:
         return cls(knots, levels, float(scores.mean()), float(scores.std()) or 1.0)
 
     def apply(self, scores: Doubles) -> Doubles:
-        """Scores on the labels' scale, float64 [n]; a higher score is always a higher value."""
-        nudge = np.arctan((scores - self.centre) / self.spread) / np.pi
-        reach = TIE_BREAK * (float(self.levels[-1] - self.levels[0]) or 1.0)
-        return np.asarray(np.interp(scores, self.knots, self.levels) + reach * nudge)
+        """Scores on the labels' scale, float64 [n]; a higher score is always a higher value.
+
+        Nothing is beyond the lowest and the highest level: where labels begin at 0, no value is below it. Only a map
+        that is level throughout, and has no range to keep to, is left by up to `TIE_BREAK`.
+        """
+        nudge = 0.5 + np.arctan((scores - self.centre) / self.spread) / np.pi  # above 0 and below 1
+        lowest, highest = float(self.levels[0]), float(self.levels[-1])
+        reach = TIE_BREAK * ((highest - lowest) or 1.0)
+        above = (np.interp(scores, self.knots, self.levels) - lowest) * (1 - TIE_BREAK)
+        return np.asarray(lowest + above + reach * nudge)

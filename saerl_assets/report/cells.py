@@ -38,9 +38,9 @@ def cluster_cell(cluster: int | None) -> Cell:
     return number(cluster, "" if cluster is None else str(cluster))
 
 
-def rank_cell(rank: float | None, difficulty: float | None) -> Cell:
-    """A difficulty with its rank in the version as a bar."""
-    return number(rank, known(difficulty), share=rank)
+def rank_cell(rank: float | None, difficulty: float | None, least: float = 0.0) -> Cell:
+    """A difficulty with its rank in the version as a bar; what is smaller than `least` is 0."""
+    return number(rank, "" if difficulty is None else figure(difficulty, least), share=rank)
 
 
 def kept_cell(kept: bool | None) -> Cell:  # noqa: FBT001 - a value of a table

@@ -13,7 +13,7 @@ from saerl_assets.report.batches import difficulty_ends, numbered
 from saerl_assets.report.blocks import Cell, Column, Step, Strip, Table, cells, columns, number, rows
 from saerl_assets.report.cells import cluster_cell, known, texts_of
 from saerl_assets.report.tables import prompts_shown
-from saerl_assets.report.words import count, cut, figure, n_bytes
+from saerl_assets.report.words import count, cut, figure, least_shown, n_bytes
 
 if TYPE_CHECKING:
     from saerl_assets.report.inputs import ReportInputs
@@ -80,6 +80,7 @@ def batch_strip(inputs: ReportInputs) -> Strip:
     control = _heights(shuffled).gather_every(every) if shuffled.height else None
     low = float(inputs.batch_manifest["difficulty"].min() or 0.0)  # type: ignore[arg-type]
     extent = float(inputs.batch_manifest["difficulty"].max() or 0.0) - low or 1.0  # type: ignore[arg-type]
+    least = least_shown(inputs.batch_manifest["difficulty"])
     known_to_table = prompts_shown(inputs)["prompt_id"]
     ids = dict(
         order.filter(pl.col("prompt_id").is_in(known_to_table.implode()))
@@ -104,7 +105,7 @@ def batch_strip(inputs: ReportInputs) -> Strip:
                 f"batch {row['batch']}"
                 + (f", epoch {row['epoch']}" if many_epochs else "")
                 + f": {count(row['n_prompts'], 'prompt')} of {count(row['n_clusters'], 'cluster')}, difficulty "
-                f"{figure(row['low'])} to {figure(row['high'])}, median {figure(row['middle'])}",
+                f"{figure(row['low'], least)} to {figure(row['high'], least)}, median {figure(row['middle'], least)}",
                 " ".join(ids.get(row["batch"], [])),
             )
             for row in shown.iter_rows(named=True)
@@ -139,11 +140,12 @@ def batch_table(inputs: ReportInputs, *, last: bool) -> Table:
     wanted = int(order["batch"].max() or 0) if last else 0  # type: ignore[arg-type]
     batch = order.filter(pl.col("batch") == wanted).sort("slot")
     texts = texts_of(inputs, batch["prompt_id"].to_list())
+    least = least_shown(inputs.batch_manifest["difficulty"])
     shown = [
         cells(
             number(row["slot"], str(row["slot"])),
             cluster_cell(row["cluster_id"]),
-            number(row["difficulty"], figure(row["difficulty"])),
+            number(row["difficulty"], figure(row["difficulty"], least)),
             cut(texts.get(row["prompt_id"], row["prompt_id"]), 180),
         )
         for row in batch.head(MAX_SLOTS).iter_rows(named=True)

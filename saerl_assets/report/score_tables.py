@@ -12,7 +12,7 @@ import polars as pl
 
 from saerl_assets.report.blocks import Column, Table, cells, columns, number, rows
 from saerl_assets.report.cells import known, texts_of
-from saerl_assets.report.words import count, cut, figure
+from saerl_assets.report.words import count, cut, figure, least_shown
 
 if TYPE_CHECKING:
     from saerl_assets.report.inputs import ReportInputs
@@ -22,9 +22,10 @@ def extremes_table(inputs: ReportInputs, *, hardest: bool, n: int = 6) -> Table:
     """The easiest or the hardest prompts."""
     ranked = inputs.difficulty_scores.sort(["difficulty_rank", "prompt_id"], descending=[hardest, False]).head(n)
     texts = texts_of(inputs, ranked["prompt_id"].to_list())
+    least = least_shown(inputs.difficulty_scores["difficulty"])
     shown = [
         cells(
-            number(row["difficulty"], figure(row["difficulty"])),
+            number(row["difficulty"], figure(row["difficulty"], least)),
             cut(texts.get(row["prompt_id"], row["prompt_id"]), 220),
         )
         for row in ranked.iter_rows(named=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from saerl_assets.report.blocks import Cell, Column, Table, cells, columns, number, rows
 from saerl_assets.report.cells import cluster_cell, kept_cell, known, rank_cell, texts_of, topic_cell, unfold
 from saerl_assets.report.marks import thinned
-from saerl_assets.report.words import count, cut, figure, share, short
+from saerl_assets.report.words import count, cut, figure, least_shown, share, short
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,6 +44,7 @@ def prompts_table(inputs: ReportInputs) -> Table:
         .join(inputs.quality_scores.select("prompt_id", "quality", "kept"), on="prompt_id", how="left")
         .sort("position")
     )
+    least = least_shown(inputs.difficulty_scores["difficulty"])
     shown = [
         cells(
             Cell(short(row["prompt_id"])),
@@ -52,7 +53,7 @@ def prompts_table(inputs: ReportInputs) -> Table:
             Cell(row["split"]),
             number(row["n_tokens"], count(row["n_tokens"])),
             cluster_cell(row["cluster_id"]),
-            rank_cell(row["difficulty_rank"], row["difficulty"]),
+            rank_cell(row["difficulty_rank"], row["difficulty"], least),
             number(row["quality"], known(row["quality"])),
             kept_cell(row["kept"]),
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 
+import polars as pl
+
 
 def count(number: float, noun: str = "", plural: str = "") -> str:
     """A whole number with its noun: `count(2000, "prompt")` is '2,000 prompts'.
@@ -35,13 +37,29 @@ def share(fraction: float) -> str:
     return f"{percent:.1f}".removesuffix(".0") + "%"
 
 
-def figure(value: float | None) -> str:
-    """A measured value with three significant digits; 'not known' where there is none."""
+LEAST_SHOWN = 1e-5
+"""Of the largest value of a column: what is smaller is shown as 0. It only keeps ties apart, or is left by rounding."""
+
+
+def least_shown(values: pl.Series) -> float:
+    """The size below which a value of a column is shown as 0; 0 for a column that has no finite value."""
+    finite = values.cast(pl.Float64).drop_nulls().abs()
+    largest = finite.filter(finite.is_finite()).max()
+    return LEAST_SHOWN * float(largest or 0.0)  # type: ignore[arg-type]
+
+
+def figure(value: float | None, least: float = 0.0) -> str:
+    """A measured value with three significant digits; 'not known' where there is none.
+
+    Args:
+        value: The value.
+        least: What is smaller is shown as 0.
+    """
     if value is None or value != value:  # noqa: PLR0124 - NaN is the only value that differs from itself
         return "not known"
-    if value == 0.0:
-        return "0"
     size = abs(value)
+    if size == 0.0 or size < least:
+        return "0"
     if size >= 1000.0:
         return f"{value:,.0f}"
     if size < 0.001:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saerl_assets.report.words import count, cut, figure, listed, n_bytes, printable, share, short
+from saerl_assets.report.words import count, cut, figure, least_shown, listed, n_bytes, printable, share, short
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,8 @@ from saerl_assets.report.words import count, cut, figure, listed, n_bytes, print
         (figure(0.0), "0"),
         (figure(12345.0), "12,345"),
         (figure(0.00001234), "1.2e-05"),
+        (figure(-0.0000001, least_shown(pl.Series([1.0, -0.0000001]))), "0"),
+        (figure(0.0000001, least_shown(pl.Series([None, float("nan")], dtype=pl.Float64))), "1.0e-07"),
         (figure(None), "not known"),
         (figure(float("nan")), "not known"),
         (n_bytes(999), "999 B"),

@@ -29,6 +29,13 @@ def test_a_preview_has_the_first_rows_and_cuts_what_is_long() -> None:
     assert (row["difficulty"], row["topic"], row["kept"]) == ("0.1235", "", "True")
 
 
+def test_what_only_keeps_ties_apart_is_shown_as_0() -> None:
+    frame = pl.DataFrame({"difficulty": [4e-7, -4e-7, 0.25, 1.0], "p_value": [4e-7, 5e-7, 6e-7, 7e-7]})
+    records = preview(frame).records
+    assert [row.data["difficulty"] for row in records] == ["0", "0", "0.25", "1"]
+    assert [row.data["p_value"] for row in records] == ["4e-07", "5e-07", "6e-07", "7e-07"]
+
+
 def test_a_preview_of_nothing_still_names_the_columns() -> None:
     shown = preview(pl.DataFrame(schema={"prompt_id": pl.String, "n_tokens": pl.UInt32}))
     assert [column.name for column in shown.schema.columns] == ["prompt_id", "n_tokens"]

@@ -25,10 +25,8 @@ EPILOG = """\
 what it does
   1. draws other instances of the same tasks, by another seed, as question and answer;
   2. makes a byte-level BPE tokenizer of them in which every digit is a token of its own;
-  3. trains a Llama of 4 layers and 128 dimensions on the answers, of which half are another task's: as a base model
-     that has read the right answer among wrong ones, it knows more than it says. Rewards can bring that out, which is
-     what reinforcement learning is good at; a model of this size trained on right answers alone has nothing left that
-     rewards would teach it;
+  3. trains a Llama of 4 layers and 128 dimensions on the answers. With --wrong-share some of them are another task's:
+     as a base model that has read the right answer among wrong ones, it then knows more than it says;
   4. writes an ordinary Hugging Face folder, and says how often a sampled answer is right, family by family.
 
 then
@@ -39,8 +37,6 @@ then
 HERE = Path(__file__).parent
 END = "<end>"
 N_DRAWS = 24_000
-WRONG_SHARE = 0.5
-"""Share of the answers that it learns from which are those of another task of the same family and setting."""
 N_LAYERS, WIDTH, INNER, N_HEADS, VOCABULARY = 4, 128, 512, 4, 640
 BATCH = 64
 LEARNING_RATE = 2e-3
@@ -50,20 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     args = _arguments(argv)
     try:
-        make_policy(args.out, n_steps=args.steps, seed=args.seed)
+        make_policy(args.out, n_steps=args.steps, seed=args.seed, wrong_share=args.wrong_share)
     except SaerlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def make_policy(out: Path, *, n_steps: int, seed: int) -> None:
+def make_policy(out: Path, *, n_steps: int, seed: int, wrong_share: float) -> None:
     """Train the policy and write it.
 
     Args:
         out: Folder of the model and its tokenizer; written last, and over what was there.
         n_steps: Optimizer steps of 64 answers each.
         seed: Of the draws, of the first weights and of the order.
+        wrong_share: Share of the answers that are those of another task of the same family and setting.
     """
     import torch
 
@@ -72,7 +69,7 @@ def make_policy(out: Path, *, n_steps: int, seed: int) -> None:
     tokenizer = make_tokenizer([text for row in drawn for text in (row["prompt"], row["answer"])])
     model = make_model(len(tokenizer))
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {len(drawn):,} tasks to learn from")
-    held_out, learnt = drawn[:500], with_wrong_answers(drawn[500:], seed)
+    held_out, learnt = drawn[:500], with_wrong_answers(drawn[500:], wrong_share, seed)
     learn(model, tokenizer, learnt, n_steps=n_steps, seed=seed)
     for name, share in answer_shares(model, tokenizer, held_out).items():
         print(f"{name:28} {share:6.1%} of sampled answers right")
@@ -92,7 +89,7 @@ def draw_tasks(seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def with_wrong_answers(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+def with_wrong_answers(rows: Sequence[dict[str, Any]], share: float, seed: int) -> list[dict[str, Any]]:
     """The rows with some of their answers exchanged for another row's of the same family and setting."""
     import random
 
@@ -101,7 +98,7 @@ def with_wrong_answers(rows: Sequence[dict[str, Any]], seed: int) -> list[dict[s
     for row in rows:
         alike.setdefault((row["family"], row["level"]), []).append(row["answer"])
     return [
-        row | {"answer": rng.choice(alike[row["family"], row["level"]])} if rng.random() < WRONG_SHARE else row
+        row | {"answer": rng.choice(alike[row["family"], row["level"]])} if rng.random() < share else row
         for row in rows
     ]
 
@@ -207,7 +204,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=HERE / "policy", metavar="DIR", help="default: beside this file")
-    parser.add_argument("--steps", type=int, default=4000, metavar="N", help="optimizer steps (default: 4000)")
+    parser.add_argument("--steps", type=int, default=6000, metavar="N", help="optimizer steps (default: 6000)")
+    parser.add_argument("--wrong-share", type=float, default=0.0, metavar="F", help="of the answers (default: none)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     return parser.parse_args(argv)
 

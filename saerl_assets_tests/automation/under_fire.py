@@ -25,13 +25,14 @@ import psutil
 import yaml
 
 from saerl_assets.automation.jobs import BUILD_VERSION
+from saerl_assets.automation.reaper import reap_dead_runs
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.run_process import PROCESS_TAG, STARTED_TAG, is_same_process
 from saerl_assets_tests.ui.serving import CHECKOUT, answers, free_port
 
 VICTIMS = ("step", "daemon", "webserver")
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.5, 8.0
-"""Between one kill and the next."""
+STARTS_APART = 2.0
+"""The longest time between one kill and the next, in starts of the services: with less they would hardly ever be up."""
 LONGEST_START_SECONDS = 180.0
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -85,12 +86,14 @@ class Services:
                 start_new_session=True,
             )
 
-    def wait(self) -> None:
-        """Waits until the webserver answers."""
-        give_up_at = time.monotonic() + LONGEST_START_SECONDS
+    def wait(self) -> float:
+        """Waits until the webserver answers; returns the seconds that this took."""
+        begun = time.monotonic()
+        give_up_at = begun + LONGEST_START_SECONDS
         while not answers(f"http://127.0.0.1:{self.port}"):
             assert time.monotonic() < give_up_at, self.log.read_text(errors="replace")[-4000:]
             time.sleep(0.3)
+        return time.monotonic() - begun
 
     def kill(self, name: str) -> None:
         """SIGKILL, and the same service again at once."""
@@ -130,16 +133,24 @@ class Services:
 
 
 def fire(
-    services: Services, instance: dg.DagsterInstance, keys: Sequence[str], *, n_kills: int, seed: int
+    services: Services,
+    instance: dg.DagsterInstance,
+    keys: Sequence[str],
+    *,
+    longest: float,
+    n_kills: int,
+    seed: int,
 ) -> dict[str, int]:
     """Kills at random moments while runs of all versions are asked for again and again.
 
-    A run is asked for where none of a version is under way: as a person would who sees that it has failed.
+    A run is asked for where none of a version is under way, as a person would who sees that it has failed. Dead runs
+    are ended first, as `saerl run` does: the daemon, which has a sensor for it, is killed too often to get that far.
 
     Args:
         services: Started ones.
         instance: The home's.
         keys: The versions.
+        longest: Seconds from one kill to the next, at most.
         n_kills: How many kills there are to be.
         seed: Of victims and moments.
 
@@ -149,10 +160,11 @@ def fire(
     chance = random.Random(seed)  # noqa: S311 - moments, no secrets
     kills = dict.fromkeys(VICTIMS, 0)
     while sum(kills.values()) < n_kills:
+        reap_dead_runs(instance)
         under_way = {run.tags.get("dagster/partition") for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))}
         for key in set(keys) - under_way:
             services.launch(key)
-        time.sleep(chance.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))
+        time.sleep(chance.uniform(0.0, longest))
         victim = chance.choice(VICTIMS)
         if victim != "step":
             services.kill(victim)

@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from saerl_assets.automation.jobs import BUILD_VERSION
+from saerl_assets.automation.runs import open_instance
 from saerl_assets.automation.summary import describe_version
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.resources.run_process import PROCESS_TAG
 from saerl_assets_tests.tiny import KEY, N_PROMPTS, TinyWorld
 
 pytestmark = pytest.mark.slow
@@ -149,7 +151,11 @@ def test_a_version_is_materialised_from_the_ui(webserver: Webserver, home: HomeR
         assert time.monotonic() - started < LONGEST_WAIT_SECONDS, run
         time.sleep(1.0)
     assert run["status"] == "SUCCESS"
-    assert "saerl/pid" in {tag["key"] for tag in run["tags"]}, "a run from the UI can be told from a dead one too"
+    assert not [tag["key"] for tag in run["tags"] if "pid" in tag["key"]], "the UI is not filled with what nobody reads"
+    with open_instance(home.open().dagster) as instance:
+        kept = instance.get_run_by_id(run_id)
+    assert kept is not None
+    assert PROCESS_TAG in kept.tags, "a run from the UI can be told from a dead one too"
 
     state = describe_version(home, KEY)
     assert [stage.asset for stage in state.stages if stage.is_due] == []

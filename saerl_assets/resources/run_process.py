@@ -6,14 +6,18 @@ Belongs here: naming this process. Does not belong here: judging whether one is 
 import multiprocessing
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
 import psutil
 
-HOST_TAG = "saerl/host"
-PROCESS_TAG = "saerl/pid"
-STARTED_TAG = "saerl/process_started"
+_HIDDEN = ".dagster/"
+"""Tags with this prefix are kept with a run and left out wherever Dagster shows tags."""
+
+HOST_TAG = f"{_HIDDEN}saerl_host"
+PROCESS_TAG = f"{_HIDDEN}saerl_pid"
+STARTED_TAG = f"{_HIDDEN}saerl_process_started"
 _START_TICKS = 19
 """Place of the start in /proc/PID/stat, counted behind the name in brackets: proc(5), field 22."""
 
@@ -47,10 +51,22 @@ def _started(process: psutil.Process) -> str:
 
 
 def tag_run(context: dg.InitResourceContext) -> None:
-    """Tags the run that a resource is set up for with its process, unless whoever started it has done so."""
+    """Tags the run that a resource is set up for with its process, unless whoever started it has done so.
+
+    A run that Dagster starts again takes over the tags of the one that ended, and with them its process.
+    """
     run = context.run
-    if run is not None and context.instance is not None and PROCESS_TAG not in run.tags:
+    if run is not None and context.instance is not None and not _name_a_living_process(run.tags):
         context.instance.add_run_tags(run.run_id, process_tags(_process_of_run(context.instance, run.run_id)))
+
+
+def _name_a_living_process(tags: Mapping[str, str]) -> bool:
+    """Whether tags of a run name a process of this machine that there still is."""
+    try:
+        process = psutil.Process(int(tags[PROCESS_TAG]))
+        return tags[HOST_TAG] == socket.gethostname() and is_same_process(process, tags[STARTED_TAG])
+    except (KeyError, ValueError, psutil.Error):
+        return False
 
 
 def _process_of_run(instance: dg.DagsterInstance, run_id: str) -> int:

@@ -19,6 +19,7 @@ from saerl_assets.automation.runs import open_instance
 from saerl_assets.cli import EXIT_USER_ERROR, main
 from saerl_assets.definitions import build_definitions
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.resources.run_process import PROCESS_TAG
 from saerl_assets_tests.assets.graph_snapshot import asset_graph
 from saerl_assets_tests.conftest import isolate
 from saerl_assets_tests.embedding.project import PREFIX, write_project
@@ -207,7 +208,7 @@ def test_a_run_with_a_process_for_each_step_is_not_taken_for_dead(
     with open_instance(Path()) as instance:
         (run,) = instance.get_runs(limit=1)
         events = [entry.message for entry in instance.all_logs(run.run_id)]
-    assert run.tags["saerl/pid"] == str(process.pid), "the process of the run, not that of its first step"
+    assert run.tags[PROCESS_TAG] == str(process.pid), "the process of the run, not that of its first step"
     assert any("multiprocess executor" in message for message in events), "this is about runs of many processes"
 
 

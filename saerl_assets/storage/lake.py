@@ -150,8 +150,9 @@ class Lake:
             connection, cursor = self._begun(key, read_only=read_only)
             try:
                 yield cursor
-            except duckdb.Error:
-                _connections.pop(key, None)
+            except duckdb.Error as error:
+                if not _BUSY.search(str(error)):
+                    _connections.pop(key, None)
                 raise
             finally:
                 cursor.close()  # an open transaction is rolled back
@@ -204,6 +205,8 @@ def connect(address: LakeAddress, *, read_only: bool) -> duckdb.DuckDBPyConnecti
     connection = duckdb.connect(config=SETTINGS)
     connection.execute("SET enable_progress_bar = false")
     load_extensions(connection, _extensions(address))
+    # Few rows would go into the catalogue as text, where doubles lose their last bits and no text may hold a NUL.
+    connection.execute("SET ducklake_default_data_inlining_row_limit = 0")
     if address.kind == "postgres":
         session = address.with_option("connect_timeout", str(CONNECT_SECONDS))
         connection.execute(f"ATTACH {_literal(session)} AS {DATABASE} (TYPE postgres)")
@@ -221,6 +224,7 @@ def connect(address: LakeAddress, *, read_only: bool) -> duckdb.DuckDBPyConnecti
         options = "SELECT count(*) FROM ducklake_options($1) WHERE option_name = 'parquet_row_group_size'"
         if connection.execute(options, [CATALOGUE]).fetchall() == [(0,)]:
             connection.execute(f"CALL {CATALOGUE}.set_option('parquet_compression', 'zstd')")
+            connection.execute(f"CALL {CATALOGUE}.set_option('data_inlining_row_limit', 0)")
             connection.execute(f"CALL {CATALOGUE}.set_option('parquet_row_group_size', {ROWS_IN_GROUP})")
         migrate(connection)
     return connection

@@ -58,8 +58,9 @@ class LakeAddress:
                 problem = "It holds a password or a key, which would end up in settings, records and logs."
                 remedy = "Take it out and export PGPASSWORD, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
                 raise SaerlError("lake_invalid", problem, where=setting, remedy=remedy)
-        if not named or named == "postgres:" or (other := _OTHER_CATALOGUE.match(named)):
-            problem = f"A catalogue of {other[0]} is not known here." if named and other else "It names no catalogue."
+        other = _OTHER_CATALOGUE.match(named)
+        if other or named in {"", "postgres:"}:
+            problem = f"A catalogue of {other[0]} is not known here." if other else "It names no catalogue."
             raise SaerlError("lake_invalid", problem, where=f"warehouse = {text!r}", remedy=_EXAMPLE)
         data = _data_folder(data_path.strip(), folder)
         if named.startswith("postgres:"):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import dagster as dg
+import polars as pl
 import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
 
-from saerl_assets.assets.rooms import GPU_POOL, OWNERS
+from saerl_assets.assets.rooms import GPU_POOL, OWNERS, outs
+from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.storage.schema import tables
 from saerl_assets_tests.assets.graph_snapshot import COMMAND, RECORDED, as_text, asset_graph
 
@@ -38,6 +43,34 @@ def test_every_asset_says_what_it_is(name: str, asset: dict[str, object]) -> Non
     assert "duckdb" in set(asset["kinds"])  # type: ignore[call-overload]
     assert asset["partitions"] == "dataset_version"
     assert (asset["pools"] == [GPU_POOL]) == (name in READS_A_MODEL)
+
+
+def test_every_asset_says_of_which_version_its_method_is() -> None:
+    said = {name: asset["code_version"] for name, asset in asset_graph().items()}
+    assert {name for name, version in said.items() if not (isinstance(version, str) and version.isdecimal())} == set()
+
+
+def test_a_raised_method_shows_what_it_made_before_as_outdated() -> None:
+    def versions(code_version: str) -> dg.Definitions:
+        raised = outs("records", {"manifests": (), "versions": ()}, code_versions={"versions": code_version})
+
+        @dg.multi_asset(outs=raised, partitions_def=DATASET_VERSIONS)
+        def both() -> tuple[pl.DataFrame, pl.DataFrame]:
+            return pl.DataFrame(), pl.DataFrame()
+
+        return dg.Definitions([both], resources={"io_manager": dg.mem_io_manager})
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(DATASET_VERSIONS.name), ["a-v1"])
+        job = versions("1").resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=instance, partition_key="a-v1").success
+        for code_version, outdated in (("1", []), ("2", ["versions"])):
+            graph = versions(code_version).resolve_asset_graph()
+            seen = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))  # what the UI asks
+            found = [name for name in ("manifests", "versions") if seen.get_stale_causes(dg.AssetKey(name), "a-v1")]
+            assert found == outdated
+    with pytest.raises(ValueError, match="no output: prompts"):
+        outs("records", {"versions": ()}, code_versions={"prompts": "2"})
 
 
 def test_assets_are_named_after_the_tables_that_they_fill() -> None:

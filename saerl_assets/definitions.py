@@ -3,9 +3,10 @@
 Belongs here: `build_definitions`. Does not belong here: anything that computes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -76,7 +77,7 @@ ASSET_MODULES = [
 ]
 
 
-def build_definitions(
+def build_definitions(  # noqa: PLR0913 - by keyword, each with a default
     *,
     home: HomeResource | str | Path | None = None,
     compute: ComputeResource | None = None,
@@ -84,6 +85,8 @@ def build_definitions(
     group_name: str | None = None,
     pool: str | None = None,
     retries: Retries | None = None,
+    run_tags: Mapping[str, Any] | None = None,
+    model_tags: Mapping[str, Any] | None = None,
     automation: bool = False,
     on_failure: Callable[[Alert], None] | None = None,
 ) -> dg.Definitions:
@@ -99,6 +102,8 @@ def build_definitions(
         group_name: One group for all assets, in place of the graph's five.
         pool: Pool of the assets that read a model; by default `gpu`.
         retries: How often and after how long a step is tried again that failed for a passing reason.
+        run_tags: Tags of the runs that read a model: what a queue limits, what a launcher gives them. See `deploy/`.
+        model_tags: Tags of the steps that read a model, such as what a pod of theirs asks for.
         automation: Whether the sensors and schedules that start runs are on from the beginning. Otherwise they are
             there, stopped, and a person turns them on in the UI.
         on_failure: Called with every failed run of these assets; by default a webhook or a command is, where
@@ -108,7 +113,14 @@ def build_definitions(
         SaerlError: `setting_invalid`.
     """
     home = home if isinstance(home, HomeResource) else HomeResource(root=str(home or ""))
-    placement = Placement.parse(key_prefix, group_name=group_name, pool=pool, retries=retries or Retries())
+    placement = Placement.parse(
+        key_prefix,
+        group_name=group_name,
+        pool=pool,
+        retries=retries or Retries(),
+        run_tags=run_tags or {},
+        model_tags=model_tags or {},
+    )
     assets = [place(asset, placement) for asset in _loaded(dg.load_assets_from_modules(ASSET_MODULES))]
     checks = [place(check, placement) for check in dg.load_asset_checks_from_modules(CHECK_MODULES)]
     tables = sorted(key.path[-1] for asset in assets for key in asset.keys)

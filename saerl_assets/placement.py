@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
@@ -59,6 +59,10 @@ class Placement:
     pool: str | None = None
     """Pool of the assets that read a model, in place of the graph's own."""
     retries: Retries = Retries()
+    run_tags: Mapping[str, Any] = field(default_factory=dict)
+    """Tags of the runs that read a model, by which a queue counts them and a launcher sizes them."""
+    model_tags: Mapping[str, Any] = field(default_factory=dict)
+    """Tags of the steps that read a model, for an executor that gives each step a machine."""
 
     def __post_init__(self) -> None:
         remedy = "Use letters, digits and underscores; a prefix of several parts is written with slashes: team/saerl."
@@ -114,7 +118,7 @@ def place(definition: _Placed, placement: Placement) -> _Placed:
         outs={each.name: _placed_out(each, placement) for each in step.output_defs},
         description=step.description,
         required_resource_keys={placement.resource(key) for key in step.required_resource_keys},
-        tags=step.tags,
+        tags={**step.tags, **(placement.model_tags if step.pool else {})},
         code_version=None,  # assets have their own
         retry_policy=step.retry_policy,
         pool=step.pool and (placement.pool or step.pool),  # only what reads a model is in a pool

@@ -59,6 +59,7 @@ def build_version_job(placement: Placement, tables: Sequence[str]) -> "Unresolve
         selection=dg.AssetSelection.assets(*map(placement.key, [table for table in tables if table not in ON_REQUEST])),
         description="Every asset and check of one dataset version, from the source file to the trainer exports.",
         executor_def=dg.in_process_executor,
+        tags=placement.run_tags,
         metadata={PREFIX_METADATA: "/".join(placement.key_prefix)},
     )
 
@@ -70,6 +71,7 @@ def run_trial_job(placement: Placement) -> "UnresolvedAssetJobDefinition":
         selection=dg.AssetSelection.assets(*map(placement.key, (*ON_REQUEST, "version_report"))),
         description="Trains the policy of [trial] in the order of every arm. It takes hours; killed, it goes on.",
         executor_def=dg.in_process_executor,
+        tags=placement.run_tags,
     )
 
 

@@ -40,6 +40,7 @@ REFRESHED_BY: dict[str, tuple[str, ...]] = {
         "difficulty_scores",
         "probe_calibration",
         "quality_scores",
+        "control_signals",
         "training_feedback",
     ),
 }

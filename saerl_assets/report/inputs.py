@@ -49,6 +49,7 @@ class ReportInputs:
     quality_probe: pl.DataFrame
     probe_calibration: pl.DataFrame
     quality_scores: pl.DataFrame
+    control_signals: pl.DataFrame
     batch_manifest: pl.DataFrame
     batch_metrics: pl.DataFrame
     deferred_prompts: pl.DataFrame

@@ -18,6 +18,7 @@ from saerl_assets.report.batches import figure_batch_manifest, figure_deferred_p
 from saerl_assets.report.blocks import Block, Code, FactList, picture
 from saerl_assets.report.cluster_map import cluster_map_block
 from saerl_assets.report.clusters import figure_cluster_assignments, figure_cluster_quality, figure_clusters
+from saerl_assets.report.control_signals import figure_control_signals
 from saerl_assets.report.difficulty import figure_difficulty_proxy, figure_difficulty_scores
 from saerl_assets.report.drift import figure_cluster_drift, figure_version_drift
 from saerl_assets.report.evidence import figure_evidence_curve, figure_signal_evidence
@@ -218,6 +219,9 @@ def _batches(inputs: ReportInputs) -> Section:
             order_tables.batch_strip(inputs),
             order_tables.arms_table(inputs),
         ]
+        if inputs.control_signals.height:
+            drawn = figure_control_signals(inputs.control_signals, inputs.cluster_assignments, inputs.difficulty_scores)
+            blocks.append(picture(drawn, "What control arms are planned on, by the version's own signals"))
         if inputs.deferred_prompts.filter(pl.col("arm") == planner).height:
             drawn = figure_deferred_prompts(inputs.deferred_prompts, planner)
             blocks.append(picture(drawn, "Prompts left out of the order, by reason"))

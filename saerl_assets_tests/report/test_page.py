@@ -256,6 +256,13 @@ def test_what_a_trainer_is_told_and_what_trainings_told_is_there(inputs: ReportI
     assert "saerl labels add demo-v1 path/to/saerl_log.jsonl" in Reader(render_report(bare)).text()
 
 
+def test_what_controls_are_planned_on_is_drawn_where_a_control_needs_it(inputs: ReportInputs, page: str) -> None:
+    said = "What control arms are planned on"
+    assert page.count(said) == 1
+    without = dataclasses.replace(inputs, control_signals=inputs.control_signals.clear())
+    assert said not in render_report(without)
+
+
 def test_a_log_without_a_measure_has_no_points(inputs: ReportInputs) -> None:
     nothing = inputs.training_feedback.with_columns(reward=pl.lit(None, pl.Float64))
     assert feedback_block(dataclasses.replace(inputs, training_feedback=nothing)) is None

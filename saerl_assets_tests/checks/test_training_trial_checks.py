@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from saerl_assets.checks.training_trial import every_arm_has_the_seeds_of_shuffle, the_policy_learns
+from saerl_assets.checks import training_trial
 from saerl_assets.domain.trial import EVALUATION_SCHEMA, SUMMARY_SCHEMA, summarise_trial
+from saerl_assets_tests.checks.cases import plain
 from saerl_assets_tests.report.frames import trial_evaluations
+
+every_arm_has_the_seeds_of_shuffle = plain(training_trial.every_arm_has_the_seeds_of_shuffle)
+the_policy_learns = plain(training_trial.the_policy_learns)
 
 EVALUATIONS = trial_evaluations(np.random.default_rng(0))
 NOTHING = (pl.DataFrame(schema=SUMMARY_SCHEMA), pl.DataFrame(schema=EVALUATION_SCHEMA))

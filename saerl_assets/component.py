@@ -31,6 +31,10 @@ class ComputeAttributes(dg.Model, dg.Resolvable):
         int, _told("Tokens in one forward pass, padding included; 0 for the device's default, or what fitted.", 16384)
     ] = 0
     texts_per_shard: Annotated[int, _told("Texts read and kept together; 0 for the device's default.", 1024)] = 0
+    generator: Annotated[str, _told("What a policy answers with: auto, transformers or vllm.", "vllm")] = "auto"
+    engine: Annotated[str, _told("local, or ray; empty for SAERL_ENGINE, else local.", "ray")] = ""
+    workers: Annotated[int, _told("Processes that read at once; 0 for one a device.", 4)] = 0
+    ray_address: Annotated[str, _told("The Ray cluster; empty for RAY_ADDRESS, else this machine's.", "head:6379")] = ""
 
 
 class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
@@ -97,11 +101,7 @@ class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
         )
         return build_definitions(
             home=home,
-            compute=ComputeResource(
-                device=self.compute.device,
-                token_budget=self.compute.token_budget,
-                texts_per_shard=self.compute.texts_per_shard,
-            ),
+            compute=ComputeResource(**self.compute.model_dump()),
             key_prefix=self.key_prefix,
             group_name=self.group_name,
             pool=self.pool,

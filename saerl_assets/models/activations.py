@@ -29,6 +29,10 @@ class ActivationCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def has(self, shard: Shard) -> bool:
+        """Whether there is a file for the shard, whole or not."""
+        return self._file(shard).exists()
+
     def get(self, shard: Shard) -> Activations | None:
         """The shard's activations, or None where they are not kept."""
         try:

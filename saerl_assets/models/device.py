@@ -115,6 +115,24 @@ def describe_device(name: str) -> str:
     return f"{name}: {torch.get_num_threads()} threads"
 
 
+def devices_of(wanted: str) -> list[str]:
+    """All devices that a setting means: `auto` and `cuda` mean every CUDA device where there is one.
+
+    Raises:
+        SaerlError: `unknown_device`, `no_such_device`.
+    """
+    first = choose_device(wanted)
+    if wanted in {"auto", "cuda"} and first.startswith("cuda"):
+        return [name for name in available_devices() if name.startswith("cuda")]
+    return [first]
+
+
+def use_threads(n_threads: int) -> None:
+    """Threads of this process for work on the processor; 0 leaves them as they are."""
+    if n_threads:
+        torch.set_num_threads(n_threads)
+
+
 def matmul_flops(device: str, seconds: float = 0.5, dtype: torch.dtype = torch.float32) -> float:
     """Floating-point operations a second that a large matrix product reaches on a device."""
     size = 768 if device == "cpu" else 8192

@@ -28,7 +28,7 @@ from saerl_assets.models.reader import check_complete, load_weights
 from saerl_assets.models.sources import ModelFiles
 from saerl_assets.models.tokeniser import Tokeniser
 
-EngineName = Literal["transformers", "vllm"]
+GeneratorName = Literal["transformers", "vllm"]
 ROLLOUTS_PER_SHARD = {"cpu": 64, "cuda": 1_024, "mps": 128}
 """Rollouts that are made and kept together; an interrupted run loses at most so many."""
 BUDGET_MULTIPLE = 4
@@ -69,17 +69,17 @@ class Completion:
     """It did not end within the limit."""
 
 
-class Engine(Protocol):
+class Generator(Protocol):
     """What makes completions."""
 
-    name: EngineName
+    name: GeneratorName
 
     def complete(self, asks: Sequence[Ask], sampling: Sampling) -> list[Completion]:
         """A completion for each, in their order."""
 
 
-def choose_engine(wanted: str, files: ModelFiles, device: str) -> EngineName:
-    """The engine to use: `auto` takes vLLM where it is installed, the device is a CUDA GPU, and the files are not GGUF.
+def choose_generator(wanted: str, files: ModelFiles, device: str) -> GeneratorName:
+    """What generates: `auto` takes vLLM where it is installed, the device is a CUDA GPU, and the files are not GGUF.
 
     Args:
         wanted: `auto`, `transformers` or `vllm`.
@@ -87,23 +87,25 @@ def choose_engine(wanted: str, files: ModelFiles, device: str) -> EngineName:
         device: Name of the device.
 
     Raises:
-        SaerlError: `unknown_engine`, `vllm_missing`.
+        SaerlError: `unknown_generator`, `vllm_missing`.
     """
     if wanted not in {"auto", "transformers", "vllm"}:
         remedy = "Choose auto, transformers or vllm."
-        raise SaerlError("unknown_engine", f"{wanted!r} is no engine.", where="compute.engine", remedy=remedy)
+        raise SaerlError(
+            "unknown_generator", f"{wanted!r} generates nothing.", where="compute.generator", remedy=remedy
+        )
     is_there = importlib.util.find_spec("vllm") is not None
     if wanted == "vllm" and not is_there:
-        remedy = "pip install vllm, or set compute.engine to auto."
-        raise SaerlError("vllm_missing", "vLLM is not installed.", where="compute.engine", remedy=remedy)
+        remedy = "pip install vllm, or set compute.generator to auto."
+        raise SaerlError("vllm_missing", "vLLM is not installed.", where="compute.generator", remedy=remedy)
     if wanted == "auto":
         fits = is_there and device.startswith("cuda") and files.gguf_file is None
         return "vllm" if fits else "transformers"
     return "vllm" if wanted == "vllm" else "transformers"
 
 
-def load_engine(
-    name: EngineName,
+def load_generator(
+    name: GeneratorName,
     files: ModelFiles,
     tokeniser: Tokeniser,
     *,
@@ -111,11 +113,11 @@ def load_engine(
     device: str,
     budget: TokenBudget,
     longest: int,
-) -> Engine:
+) -> Generator:
     """Loads the policy.
 
     Args:
-        name: As `choose_engine` gives it.
+        name: As `choose_generator` gives it.
         files: The policy's.
         tokeniser: Its tokenizer.
         dtype: Number format.
@@ -127,8 +129,8 @@ def load_engine(
         SaerlError: `model_corrupt`, `model_incomplete`, also where the files have no language-model head.
     """
     if name == "vllm":
-        return VllmEngine(files, dtype=dtype, longest=longest)
-    return TransformersEngine.load(files, tokeniser, dtype=dtype, device=device, budget=budget)
+        return VllmGenerator(files, dtype=dtype, longest=longest)
+    return TransformersGenerator.load(files, tokeniser, dtype=dtype, device=device, budget=budget)
 
 
 def context_length(files: ModelFiles) -> int | None:
@@ -140,10 +142,10 @@ def context_length(files: ModelFiles) -> int | None:
     return None if found is None else int(found)
 
 
-class TransformersEngine:
+class TransformersGenerator:
     """Generation with `transformers`, on any device."""
 
-    name: EngineName = "transformers"
+    name: GeneratorName = "transformers"
 
     def __init__(self, model: Any, tokeniser: Tokeniser, budget: TokenBudget) -> None:  # noqa: ANN401 - any architecture
         self._model, self._tokeniser, self._budget = model, tokeniser, budget
@@ -155,8 +157,8 @@ class TransformersEngine:
     @classmethod
     def load(
         cls, files: ModelFiles, tokeniser: Tokeniser, *, dtype: str, device: str, budget: TokenBudget
-    ) -> TransformersEngine:
-        """Loads all weights; see `load_engine`."""
+    ) -> TransformersGenerator:
+        """Loads all weights; see `load_generator`."""
         from transformers import AutoModelForCausalLM
 
         model, found = load_weights(AutoModelForCausalLM, files, dtype)
@@ -226,10 +228,10 @@ class TransformersEngine:
         return Completion(self._tokeniser.completion_of(written), n_tokens, is_truncated)
 
 
-class VllmEngine:
+class VllmGenerator:
     """Generation with vLLM, which plans its own batches and memory. Its draws are its own, seeded by rollout."""
 
-    name: EngineName = "vllm"
+    name: GeneratorName = "vllm"
 
     def __init__(self, files: ModelFiles, *, dtype: str, longest: int) -> None:
         self._vllm: Any = importlib.import_module("vllm")  # by name: it is on few machines, and untyped

@@ -5,8 +5,10 @@ Belongs here: configuration and loading, remembering how much fits. Does not bel
 
 import contextlib
 import json
+import os
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
 
@@ -20,30 +22,98 @@ from saerl_assets.storage.home import model_cache
 if TYPE_CHECKING:
     from saerl_assets.models.device import TokenBudget
     from saerl_assets.models.reader import Reader
-    from saerl_assets.models.rollouts import Engine
+    from saerl_assets.models.rollouts import Generator
     from saerl_assets.models.sources import ModelFiles
     from saerl_assets.models.tokeniser import Tokeniser
+    from saerl_assets.resources.workers import Crew, Job
+
+Task = TypeVar("Task")
+Made = TypeVar("Made")
+ENGINES = ("local", "ray")
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Where models run."""
 
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`. `auto` and `cuda` read with all CUDA devices that there are."""
     token_budget: int = 0
     """Tokens in one forward pass, padding included; 0 for the device's default, or what of it fitted the last time."""
     texts_per_shard: int = 0
     """Texts that are read and kept together; an interrupted extraction loses at most two shards. 0 for the device's
     default, or an eighth of the texts where they are few."""
-    engine: str = "auto"
+    generator: str = "auto"
     """What a policy answers with: `transformers`, `vllm`, or `auto`, which is vLLM where it is installed and the device
     is a CUDA GPU."""
+    engine: str = ""
+    """Where texts are read and prompts answered: `local`, on this machine, or `ray`, on a Ray cluster; empty for
+    SAERL_ENGINE, else `local`."""
+    workers: int = 0
+    """Processes that read at once; 0 for one a device, in a Ray cluster without GPUs one a node."""
+    ray_address: str = ""
+    """The Ray cluster, `host:port`; empty for RAY_ADDRESS, else the one on this machine, else one for the run."""
 
     def chosen_device(self) -> str:
         """The device in use."""
         from saerl_assets.models.device import choose_device
 
         return choose_device(self.device)
+
+    def chosen_engine(self) -> str:
+        """The engine in use.
+
+        Raises:
+            SaerlError: `unknown_engine`.
+        """
+        chosen = self.engine or os.environ.get("SAERL_ENGINE", "") or "local"
+        if chosen not in ENGINES:
+            remedy = f"Choose {' or '.join(ENGINES)}: compute.engine, or SAERL_ENGINE."
+            raise SaerlError("unknown_engine", f"{chosen!r} is no engine.", where="compute.engine", remedy=remedy)
+        return chosen
+
+    def devices(self) -> list[str]:
+        """The device of each process that reads on this machine at once."""
+        from saerl_assets.models.device import devices_of
+
+        found = devices_of(self.device)
+        n_wanted = self.workers or len(found)
+        return [found[number % len(found)] for number in range(n_wanted)]
+
+    def crew(self, job: "Job[Task, Made]", say: Callable[[str], None]) -> "Crew[Task, Made] | None":
+        """Workers for a job; None where this process does it alone, on the one device of this machine.
+
+        Args:
+            job: What they do.
+            say: Told of workers that come and go.
+
+        Raises:
+            SaerlError: `unknown_engine`, `ray_missing`, `ray_unreachable`.
+        """
+        from saerl_assets.resources.workers import Crew
+
+        if self.chosen_engine() == "ray":
+            from saerl_assets.resources.ray_workers import RayEngine
+
+            cluster = RayEngine(job, device=self.device, n_workers=self.workers, address=self.ray_address)
+            return Crew(cluster, cluster.n_workers, say)
+        devices = self.devices()
+        if len(devices) == 1:
+            return None
+        from saerl_assets.resources.local_workers import LocalEngine
+
+        on_processor = devices[0] == "cpu"
+        n_threads = max((os.cpu_count() or 1) // len(devices), 1) if on_processor else 0
+        return Crew(LocalEngine(job, devices, n_threads), len(devices), say)
+
+    def settings(self) -> dict[str, Any]:
+        """What a worker is told of it; the resource itself cannot be pickled."""
+        return {
+            "token_budget": self.token_budget,
+            "texts_per_shard": self.texts_per_shard,
+            "generator": self.generator,
+            "engine": "local",
+            "workers": 1,
+        }
 
     def budget(self) -> int:
         """Tokens in one forward pass, as long as they fit."""
@@ -101,7 +171,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         return Tokeniser.load(self.policy_files(version), outcomes_of(version).template, section="outcomes")
 
-    def policy(self, version: Version, tokeniser: "Tokeniser", longest: int) -> "Engine":
+    def policy(self, version: Version, tokeniser: "Tokeniser", longest: int) -> "Generator":
         """The policy, loaded to answer. Nobody else keeps it: it is gone with what is returned.
 
         Args:
@@ -110,11 +180,11 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             longest: Tokens of the longest prompt and answer.
         """
         from saerl_assets.models.device import TokenBudget
-        from saerl_assets.models.rollouts import BUDGET_MULTIPLE, choose_engine, load_engine
+        from saerl_assets.models.rollouts import BUDGET_MULTIPLE, choose_generator, load_generator
 
         files, device = self.policy_files(version), self.chosen_device()
-        return load_engine(
-            choose_engine(self.engine, files, device),
+        return load_generator(
+            choose_generator(self.generator, files, device),
             files,
             tokeniser,
             dtype=outcomes_of(version).dtype,

@@ -15,6 +15,8 @@ import polars as pl
 from saerl_assets.domain.progress import Progress
 from saerl_assets.domain.spec import digest
 from saerl_assets.resources.reading import Reading
+from saerl_assets.resources.worker_jobs import ReadingJob, SaeCopy
+from saerl_assets.resources.workers import Crew
 from saerl_assets.storage.shards import ShardFiles, ShardStore
 
 if TYPE_CHECKING:
@@ -60,12 +62,12 @@ def extract(
     started, n_read, seconds = time.monotonic(), 0, dict.fromkeys(PARTS, 0.0)
     missing_shards = [shard for shard in shards if not store.has(shard.shard_id, names)]
     n_done = n_tokens - sum(shard.n_tokens for shard in missing_shards)
-    kept: set[str] = set()
     n_passed, seconds_passed = 0, 0.0
-    for shard, parts in _extracted(reading, missing_shards, weights, controls, store, kept):
-        if shard.shard_id not in kept:
+    done = _Extracted(reading, weights, controls, store)
+    for shard, parts in done.shards(missing_shards):
+        if shard.shard_id not in done.kept:
             n_passed += shard.n_tokens
-            seconds_passed += sum(parts[part] for part in parts if part != "writing")
+            seconds_passed += sum(parts[part] for part in parts if part != "writing") / done.n_workers
         seconds = {part: seconds[part] + parts.get(part, 0.0) for part in PARTS}
         n_read += shard.n_tokens
         n_done += shard.n_tokens
@@ -77,10 +79,11 @@ def extract(
         "tokens_read": n_read,
         "tokens_from_cache": n_read - n_passed,
         "tokens_per_second": round(n_passed / seconds_passed, 1) if n_passed and seconds_passed else 0.0,
-        **{f"share_{part}": round(seconds[part] / elapsed, 3) for part in PARTS if n_read and elapsed},
+        **{f"share_{part}": round(seconds[part] / elapsed / done.n_workers, 3) for part in PARTS if n_read and elapsed},
         "dtype": reading.spec.reader.dtype,
         "tokens_a_pass": reading.compute.budget_for(reading.version).tokens,
         **reading.compute.as_metadata(),
+        **done.figures(),
     }
     ids = [shard.shard_id for shard in shards]
 
@@ -109,40 +112,81 @@ def _missing(reading: Reading, prompts: pl.DataFrame, weights: pl.DataFrame, con
     return texts.filter(wanted)
 
 
-def _extracted(
-    reading: Reading,
-    shards: "list[Shard]",
-    weights: pl.DataFrame,
-    controls: pl.DataFrame,
-    store: ShardStore,
-    kept: set[str],
-) -> "Iterator[tuple[Shard, dict[str, float]]]":
-    """Reads shards, from the activations that are kept or with a pass of the reader, and writes their rows.
+class _Extracted:
+    """Reads shards, from the activations that are kept or with a pass of the reader, and writes their rows."""
 
-    The ids of those whose activations were kept are added to `kept`: they say nothing of the reader's speed.
-    """
-    if not shards:
-        return iter(())
-    from saerl_assets.models.extraction import extract_shards
+    def __init__(self, reading: Reading, weights: pl.DataFrame, controls: pl.DataFrame, store: ShardStore) -> None:
+        self.kept: set[str] = set()
+        """Ids of the shards whose activations were kept: they say nothing of the reader's speed."""
+        self.n_workers = 1
+        """Processes that read at once."""
+        self._crew: Crew[Shard, ShardRows] | None = None
+        self._reading, self._weights, self._controls, self._store = reading, weights, controls, store
 
-    cache = reading.cache()
+    def shards(self, shards: "list[Shard]") -> "Iterator[tuple[Shard, dict[str, float]]]":
+        """Each shard once its rows are written, with the seconds of its parts."""
+        cache = self._reading.cache()
+        to_read = [shard for shard in shards if not cache.has(shard)]
+        if to_read:
+            self._crew = self._reading.compute.crew(self._job(), self._reading.say)
+        if self._crew is None:
+            yield from self._alone(shards)
+            return
+        here = {shard.shard_id: shard for shard in to_read}
+        yield from self._alone([shard for shard in shards if shard.shard_id not in here])
+        self.n_workers = self._crew.n_workers
+        named = {f"shard {shard.shard_id}, which begins with text {shard.texts[0].text_id}": shard for shard in to_read}
+        for name, rows in self._crew.results(named):
+            started = time.perf_counter()
+            self._write(named[name], rows)
+            yield named[name], rows.seconds | {"writing": time.perf_counter() - started}
 
-    def source(shard: "Shard") -> "Activations | Reader":
-        found = cache.get(shard)
-        if found is None:
-            return reading.reader()
-        kept.add(shard.shard_id)
-        return found
+    def figures(self) -> dict[str, float | int | str]:
+        """What is to be told of the workers, if there were any."""
+        if self._crew is None:
+            return {}
+        lost, again = self._crew.n_lost, self._crew.n_retried
+        engine = self._reading.compute.chosen_engine()
+        return {"engine": engine, "workers": self.n_workers, "workers_lost": lost, "shards_retried": again}
 
-    return extract_shards(
-        shards,
-        source,
-        {row["layer"]: reading.encoder(row["digest"]) for row in weights.to_dicts()},
-        dict(weights.select("layer", "sink_threshold").iter_rows()),
-        budget=reading.compute.budget_for(reading.version),
-        write=lambda shard, rows: store.write(shard.shard_id, _tagged(rows, weights, controls)),
-        controls={row["layer"]: reading.encoder(row["digest"]) for row in controls.to_dicts()},
-    )
+    def _job(self) -> ReadingJob:
+        def copies(table: pl.DataFrame) -> dict[int, SaeCopy]:
+            artifacts = self._reading.home.artifacts()
+            return {row["layer"]: SaeCopy.read(artifacts.find("sae", row["digest"])) for row in table.to_dicts()}
+
+        reading, thresholds = self._reading, dict(self._weights.select("layer", "sink_threshold").iter_rows())
+        saes, controls = copies(self._weights), copies(self._controls)
+        return ReadingJob(
+            reading.compute.settings(), reading.version, reading.files().digest, saes, thresholds, controls
+        )
+
+    def _alone(self, shards: "list[Shard]") -> "Iterator[tuple[Shard, dict[str, float]]]":
+        """In this process, where a shard is written while the next is read."""
+        if not shards:
+            return iter(())
+        from saerl_assets.models.extraction import extract_shards
+
+        reading, cache = self._reading, self._reading.cache()
+
+        def source(shard: "Shard") -> "Activations | Reader":
+            found = cache.get(shard)
+            if found is None:
+                return reading.reader()
+            self.kept.add(shard.shard_id)
+            return found
+
+        return extract_shards(
+            shards,
+            source,
+            {row["layer"]: reading.encoder(row["digest"]) for row in self._weights.to_dicts()},
+            dict(self._weights.select("layer", "sink_threshold").iter_rows()),
+            budget=reading.compute.budget_for(reading.version),
+            write=self._write,
+            controls={row["layer"]: reading.encoder(row["digest"]) for row in self._controls.to_dicts()},
+        )
+
+    def _write(self, shard: "Shard", rows: "ShardRows") -> None:
+        self._store.write(shard.shard_id, _tagged(rows, self._weights, self._controls))
 
 
 def _tagged(rows: "ShardRows", weights: pl.DataFrame, controls: pl.DataFrame) -> dict[str, Any]:

@@ -6,9 +6,10 @@ choosing prompts and folding (domain.outcomes), verifiers (domain.verifiers).
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -28,6 +29,10 @@ from saerl_assets.resources.compute import ComputeResource, outcomes_of
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.catalog import Version
 from saerl_assets.storage.shards import ShardStore
+
+if TYPE_CHECKING:
+    from saerl_assets.models.rollouts import Ask
+    from saerl_assets.resources.worker_jobs import AnsweringJob, Answers
 
 MADE_COLUMNS = ("rollout_id", "completion", "n_tokens", "is_truncated", "engine", "made_at")
 """What a shard holds of each rollout; the rest follows from the spec, the prompts and the verifier."""
@@ -182,6 +187,7 @@ def _shards(
     if to_make.is_empty():
         return
     from saerl_assets.models.rollouts import Ask, Sampling
+    from saerl_assets.resources.worker_jobs import AnsweringJob
 
     spec = outcomes_of(version)
     sampling = Sampling(spec.temperature, spec.top_p, spec.max_new_tokens)
@@ -190,21 +196,35 @@ def _shards(
         pl.col("token_ids").list.len(), "rollout_id", descending=[True, False]
     )
     longest = len(ordered["token_ids"][0]) + spec.max_new_tokens
-    engine = compute.policy(version, compute.policy_tokeniser(version), longest)
-    for part in ordered.iter_slices(compute.rollouts_per_shard()):
-        asks = [Ask(rollout, tokens) for rollout, tokens in part.select("rollout_id", "token_ids").iter_rows()]
-        completions = engine.complete(asks, sampling)
+    parts = {
+        digest(part["rollout_id"].to_list())[:32]: [
+            Ask(rollout, tokens) for rollout, tokens in part.select("rollout_id", "token_ids").iter_rows()
+        ]
+        for part in ordered.iter_slices(compute.rollouts_per_shard())
+    }
+    job = AnsweringJob(compute.settings(), version, compute.policy_files(version).digest, longest, sampling)
+    crew = compute.crew(job, lambda words: progress(0, to_make.height, unit="rollouts", note=words))
+    for name, answers in _alone(job, compute, parts) if crew is None else crew.results(parts):
         now = datetime.now(UTC).replace(tzinfo=None)
         rows = pl.DataFrame(
             [
-                (ask.rollout_id, each.text, each.n_tokens, each.is_truncated, engine.name, now)
-                for ask, each in zip(asks, completions, strict=True)
+                (ask.rollout_id, each.text, each.n_tokens, each.is_truncated, answers.generator, now)
+                for ask, each in zip(parts[name], answers.completions, strict=True)
             ],
             schema={name: ROLLOUT_SCHEMA[name] for name in MADE_COLUMNS},
             orient="row",
         )
-        store.write(digest(part["rollout_id"].to_list())[:32], {"rollouts": rows.to_arrow()})
+        store.write(name, {"rollouts": rows.to_arrow()})
         yield rows
+
+
+def _alone(
+    job: "AnsweringJob", compute: ComputeResource, parts: "Mapping[str, Sequence[Ask]]"
+) -> "Iterator[tuple[str, Answers]]":
+    """In this process, one part after the other."""
+    answer = job.open(compute.device)
+    for name, asks in parts.items():
+        yield name, answer(asks)
 
 
 def _scored(spec: OutcomesSpec, prompts: pl.DataFrame, known: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:

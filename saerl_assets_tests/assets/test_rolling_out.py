@@ -19,7 +19,7 @@ from saerl_assets.automation.runs import open_instance
 from saerl_assets.automation.summary import describe_version, run_version
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.progress import silent
-from saerl_assets.models.rollouts import Ask, Completion, Sampling, TransformersEngine
+from saerl_assets.models.rollouts import Ask, Completion, Sampling, TransformersGenerator
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.rollouts import RolledOut, roll_out
@@ -122,13 +122,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     compute = ComputeResource(texts_per_shard=PER_SHARD)
     monkeypatch.setattr(definitions, "defs", definitions.build_definitions(compute=compute))
     ids: list[str] = []
-    complete = TransformersEngine.complete
+    complete = TransformersGenerator.complete
 
-    def counted(self: TransformersEngine, asks: Sequence[Ask], sampling: Sampling) -> list[Completion]:
+    def counted(self: TransformersGenerator, asks: Sequence[Ask], sampling: Sampling) -> list[Completion]:
         ids.extend(ask.rollout_id for ask in asks)
         return complete(self, asks, sampling)
 
-    monkeypatch.setattr(TransformersEngine, "complete", counted)
+    monkeypatch.setattr(TransformersGenerator, "complete", counted)
     return ids
 
 

@@ -19,11 +19,11 @@ from saerl_assets.models.rollouts import (
     Ask,
     Completion,
     Sampling,
-    TransformersEngine,
-    choose_engine,
+    TransformersGenerator,
+    choose_generator,
     context_length,
     drawn_tokens,
-    load_engine,
+    load_generator,
     uniforms,
 )
 from saerl_assets.models.sources import ModelFiles, locate_model
@@ -45,11 +45,11 @@ def tokeniser(files: ModelFiles) -> Tokeniser:
     return Tokeniser.load(files, "plain")
 
 
-def engine(files: ModelFiles, tokeniser: Tokeniser, budget: int = 10_000) -> TransformersEngine:
-    made = load_engine(
+def engine(files: ModelFiles, tokeniser: Tokeniser, budget: int = 10_000) -> TransformersGenerator:
+    made = load_generator(
         "transformers", files, tokeniser, dtype="float32", device="cpu", budget=TokenBudget(budget), longest=99
     )
-    assert isinstance(made, TransformersEngine)
+    assert isinstance(made, TransformersGenerator)
     return made
 
 
@@ -109,10 +109,10 @@ def test_it_samples_what_the_models_own_logits_say(files: ModelFiles, tokeniser:
 
 def test_what_the_files_suggest_for_sampling_is_not_used(files: ModelFiles, tokeniser: Tokeniser) -> None:
     plain = engine(files, tokeniser)
-    suggestive = TransformersEngine.load(files, tokeniser, dtype="float32", device="cpu", budget=TokenBudget(10_000))
+    suggestive = TransformersGenerator.load(files, tokeniser, dtype="float32", device="cpu", budget=TokenBudget(10_000))
     model: Any = suggestive._model
     model.generation_config.repetition_penalty = 50.0
-    again = TransformersEngine(model, tokeniser, TokenBudget(10_000))
+    again = TransformersGenerator(model, tokeniser, TokenBudget(10_000))
     again._ends = plain._ends
     again._pad = plain._pad
     assert again.complete(asks(tokeniser), SAMPLING) == plain.complete(asks(tokeniser), SAMPLING)
@@ -124,15 +124,15 @@ def test_a_batch_that_does_not_fit_is_halved(
     wanted = asks(tokeniser)
     expected = engine(files, tokeniser).complete(wanted, SAMPLING)
     policy, sizes = engine(files, tokeniser), []
-    generated = TransformersEngine._generated
+    generated = TransformersGenerator._generated
 
-    def small(self: TransformersEngine, batch: Sequence[Ask], sampling: Sampling) -> list[Completion]:
+    def small(self: TransformersGenerator, batch: Sequence[Ask], sampling: Sampling) -> list[Completion]:
         sizes.append(len(batch))
         if len(batch) > 4:
             raise torch.OutOfMemoryError
         return generated(self, batch, sampling)
 
-    monkeypatch.setattr(TransformersEngine, "_generated", small)
+    monkeypatch.setattr(TransformersGenerator, "_generated", small)
     assert policy.complete(wanted, SAMPLING) == expected
     assert sizes[0] == 12
     assert max(sizes[2:]) <= 4
@@ -240,7 +240,9 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_vllm_answers_where_it_is_asked_to(vllm: ModuleType, files: ModelFiles, tokeniser: Tokeniser) -> None:
-    made = load_engine("vllm", files, tokeniser, dtype="bfloat16", device="cuda:0", budget=TokenBudget(1), longest=99)
+    made = load_generator(
+        "vllm", files, tokeniser, dtype="bfloat16", device="cuda:0", budget=TokenBudget(1), longest=99
+    )
     assert made.name == "vllm"
     assert vllm.loaded["model"] == str(files.folder)
     assert vllm.loaded["trust_remote_code"] is False
@@ -254,20 +256,20 @@ def test_vllm_answers_where_it_is_asked_to(vllm: ModuleType, files: ModelFiles, 
 
 @pytest.mark.usefixtures("vllm")
 def test_auto_takes_vllm_on_a_gpu_alone_and_not_for_gguf(files: ModelFiles) -> None:
-    assert choose_engine("auto", files, "cuda:0") == "vllm"
-    assert choose_engine("auto", files, "cpu") == "transformers"
+    assert choose_generator("auto", files, "cuda:0") == "vllm"
+    assert choose_generator("auto", files, "cpu") == "transformers"
     gguf = ModelFiles("path:x.gguf", files.folder, "x.gguf", "d", files.workspace)
-    assert choose_engine("auto", gguf, "cuda:0") == "transformers"
-    assert choose_engine("transformers", files, "cuda:0") == "transformers"
-    assert choose_engine("vllm", files, "cpu") == "vllm"
+    assert choose_generator("auto", gguf, "cuda:0") == "transformers"
+    assert choose_generator("transformers", files, "cuda:0") == "transformers"
+    assert choose_generator("vllm", files, "cpu") == "vllm"
 
 
 def test_without_vllm_there_is_transformers(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    assert choose_engine("auto", files, "cuda:0") == "transformers"
+    assert choose_generator("auto", files, "cuda:0") == "transformers"
     with pytest.raises(SaerlError) as raised:
-        choose_engine("vllm", files, "cuda:0")
+        choose_generator("vllm", files, "cuda:0")
     assert raised.value.code == "vllm_missing"
     with pytest.raises(SaerlError) as raised:
-        choose_engine("sglang", files, "cuda:0")
-    assert raised.value.code == "unknown_engine"
+        choose_generator("sglang", files, "cuda:0")
+    assert raised.value.code == "unknown_generator"

@@ -49,7 +49,7 @@ contracts: .venv/.installed
 	$(BIN)/lint-imports
 
 pytest: .venv/.installed
-	$(BIN)/pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 docs: .venv/.installed ## The spec reference, from the code
 	$(BIN)/python -m saerl_assets.domain.spec_reference > docs/spec.md

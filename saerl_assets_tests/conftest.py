@@ -7,10 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from saerl_assets.automation.summary import RunSummary, run_version
 from saerl_assets.resources.home import HomeResource
 from saerl_assets_tests.tiny import KEY, TinyWorld, make_world
+
+settings.register_profile("saerl", deadline=None)  # how fast a machine is says nothing of the code
+settings.load_profile("saerl")
 
 ISOLATED = ("SAERL_HOME", "DAGSTER_HOME", "XDG_CACHE_HOME", "HF_HOME")
 """Variables that decide where something is kept."""

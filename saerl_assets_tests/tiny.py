@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saerl_assets.automation.jobs import ON_REQUEST
 from saerl_assets.automation.runs import add_partition, open_instance
 from saerl_assets.domain.spec import parse_spec
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.catalog import Version
+from saerl_assets.storage.schema import tables
 
 D_MODEL = 32
 N_BLOCKS = 3
@@ -26,6 +28,8 @@ N_REJECTED = 3
 MAX_TOKENS = 64
 BATCH_SIZE = 8
 KEY = "tiny-v1"
+MADE_BY_A_RUN = frozenset(tables()) - set(ON_REQUEST)
+"""What a run of a version makes: every table but those that somebody has to ask for."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}\n{% endfor %}"

@@ -12,9 +12,8 @@ from saerl_assets.automation.summary import RunSummary, run_version
 from saerl_assets.cli import EXIT_USER_ERROR, main
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.home import HomeResource
-from saerl_assets.storage.schema import tables
 from saerl_assets.trainers.export import check_export, load_order
-from saerl_assets_tests.tiny import BATCH_SIZE, KEY, MAX_TOKENS, TinyWorld, write_fitted_sae, write_model
+from saerl_assets_tests.tiny import BATCH_SIZE, KEY, MADE_BY_A_RUN, MAX_TOKENS, TinyWorld, write_fitted_sae, write_model
 
 SCORES = (
     "prompts",
@@ -216,7 +215,7 @@ def test_later_epochs_are_clustered_again_and_follow_the_parents_manifest(
         batches={"first_epoch": 1, "epochs": 2},
     )
     beyond = {"artifacts", "batch_metrics", "signal_evidence", "evidence_curve", "evidence_verdicts", "version_report"}
-    done = run_version(copied_home, "tiny-v2", only=sorted(set(tables()) - beyond))
+    done = run_version(copied_home, "tiny-v2", only=sorted(MADE_BY_A_RUN - beyond))
     assert done.success, done.failure
     record = rows(copied_home, "manifests", "tiny-v2").row(0, named=True)
     assert record["parent_manifest_id"] == copied_home.version(KEY).current_manifest_id

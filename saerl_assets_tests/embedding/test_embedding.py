@@ -23,7 +23,7 @@ from saerl_assets.resources.run_process import PROCESS_TAG
 from saerl_assets_tests.assets.graph_snapshot import asset_graph
 from saerl_assets_tests.conftest import isolate
 from saerl_assets_tests.embedding.project import PREFIX, write_project
-from saerl_assets_tests.tiny import KEY, N_PROMPTS, TinyWorld
+from saerl_assets_tests.tiny import KEY, MADE_BY_A_RUN, N_PROMPTS, TinyWorld
 
 # Dagster's loader of components makes asset checks anew with a parameter that Dagster itself calls beta.
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter `execution_type` of function `AssetsDefinition")
@@ -143,7 +143,7 @@ def test_the_command_line_builds_a_version_in_the_projects_own_dagster(
 ) -> None:
     assert "FAILED" not in built["run"]
     stages = {stage["asset"]: stage for stage in built["show"]["stages"]}
-    assert set(stages) == TABLES
+    assert set(stages) == MADE_BY_A_RUN
     assert not any(stage["is_due"] for stage in stages.values())
     assert {check["result"] for check in built["show"]["checks"]} == {"passed"}
     assert (folder / "data" / "prompts.duckdb").is_file()
@@ -242,7 +242,7 @@ def test_dg_lists_the_component_with_its_schema(folder: Path, project: Project) 
     assert told.returncode == 0, told.stderr
     attributes = json.loads(told.stdout)["properties"]["attributes"]["properties"]
     assert set(attributes) == {
-        *("home", "warehouse", "compute", "key_prefix", "group_name", "pool", "automation", "on_failure")
+        *("home", "warehouse", "data_path", "compute", "key_prefix", "group_name", "pool", "automation", "on_failure")
     }
     assert all(each.get("description") for each in attributes.values())
 

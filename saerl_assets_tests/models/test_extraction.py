@@ -45,7 +45,7 @@ def as_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(texts_strategy(), st.floats(1.0, 6.0), st.integers(1, 60))
 def test_rows_equal_a_loop_over_tokens(texts: list[Text], threshold: float, budget: int) -> None:
     reader, sae = LookUp(), encoder()
@@ -94,7 +94,7 @@ def by_loop(
     return found, kept, n_sinks
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(texts_strategy(), st.integers(1, 5))
 def test_tokens_before_the_first_that_an_sae_was_trained_on_do_not_count(texts: list[Text], first: int) -> None:
     trained_from, shard = encoder(), one_shard(texts)
@@ -144,7 +144,7 @@ def test_activations_that_are_not_finite_name_the_text(damage: float, budget: in
         read_shard(reader, one_shard(texts), budget=TokenBudget(budget))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(texts_strategy(), st.integers(1, 60))
 def test_kept_activations_give_the_very_rows_of_a_fresh_pass(texts: list[Text], budget: int) -> None:
     kept = read_shard(LookUp(), one_shard(texts), budget=TokenBudget(budget))
@@ -173,7 +173,7 @@ def tiny_model(dtype: torch.dtype = torch.float32) -> Reader:
     return Reader(model, model.layers, [1], ModelFiles("path:tiny", None, None, "tiny", None))  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(texts_strategy(min_tokens=1), st.integers(1, 100))
 def test_a_row_does_not_depend_on_the_texts_beside_it_nor_on_padding(texts: list[Text], budget: int) -> None:
     """The sums are the same, in an order that depends on the batch: 1e-5 in float32."""

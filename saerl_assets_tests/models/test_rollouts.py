@@ -173,7 +173,7 @@ def test_streams_are_uniform_independent_and_stable() -> None:
     assert abs(np.corrcoef(one, uniforms("0" * 31 + "2", 2_000))[0, 1]) < 0.1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.floats(-8, 8), min_size=2, max_size=400),
     st.floats(0, 1, exclude_max=True),

@@ -85,7 +85,7 @@ def test_no_tokens_encode_to_nothing(tmp_path: Path) -> None:
     assert encoder.reconstruct(torch.zeros(0, D_IN)).shape == (0, D_IN)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from([torch.bfloat16, torch.float16, torch.float32]))
 def test_every_number_format_encodes_as_its_values_in_float32(tmp_path: Path, seed: int, dtype: torch.dtype) -> None:
     if not (tmp_path / "sae").exists():

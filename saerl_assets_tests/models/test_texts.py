@@ -47,7 +47,6 @@ def test_no_texts_make_no_shards() -> None:
     assert plan_shards([], texts_per_shard=3) == []
 
 
-@settings(deadline=None)
 @given(texts_strategy(), st.integers(1, 200))
 def test_batches_hold_every_text_in_its_order_and_keep_to_the_budget(texts: list[Text], budget: int) -> None:
     ordered = sorted(texts, key=lambda text: len(text.token_ids))
@@ -56,7 +55,7 @@ def test_batches_hold_every_text_in_its_order_and_keep_to_the_budget(texts: list
     assert all(padded(batch) <= budget or len(batch) == 1 for batch in found)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @example([0, 0], 1)
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=8), st.integers(1, 1_000))
 def test_no_other_cut_costs_less(lengths: list[int], budget: int) -> None:

@@ -52,7 +52,7 @@ def test_hostile_words_are_drawn_as_they_are() -> None:
         assert message(text, text)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.text(max_size=60))
 def test_no_text_stops_a_figure(text: str) -> None:
     assert message(text, text).startswith(b"\x89PNG")

@@ -213,7 +213,6 @@ def generated(kind: str) -> settings:
         max_examples=FILES[kind],
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

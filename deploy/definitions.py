@@ -1,4 +1,4 @@
-"""One team's code location: the graph under the team's name, on the devices of the cluster.
+"""One team's code location: the graph under the team's name, in its own home, on the devices of the cluster.
 
     SAERL_TEAM=math dagster api grpc --module-name definitions --host 0.0.0.0 --port 4000
 

@@ -1,2 +1,3 @@
--- PostgreSQL runs this once, on an empty volume: the lake's catalogue beside Dagster's own database.
-CREATE DATABASE lake;
+-- PostgreSQL runs this once, on an empty volume: each team's lake catalogue beside Dagster's own database.
+CREATE DATABASE math;
+CREATE DATABASE code;

@@ -70,7 +70,7 @@ def test_dagster_takes_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USER", "PASSWORD", "HOST", "PORT", "DB"):
         monkeypatch.setenv(f"SAERL_DAGSTER_PG_{name}", "1")
     assert process_config(resolve_to_config_type(dagster_instance_config_schema()), settings).success
-    limits = settings["run_coordinator"]["config"]["tag_concurrency_limits"]
+    limits = settings["concurrency"]["runs"]["tag_concurrency_limits"]
     assert {each["key"]: each["limit"] for each in limits} == LIMITS
     assert "password" not in str({**settings, "storage": ""}).lower(), "secrets come from variables"
 

@@ -1,6 +1,6 @@
 """Two teams' code locations, a daemon and a webserver on PostgreSQL, by the files of `deploy/`: both build a version.
 
-What is not that of a container: hosts and ports.
+Only hosts and ports are not those of the containers.
 """
 
 from __future__ import annotations
@@ -121,9 +121,14 @@ class Team:
         return f"{self.name}-v1"
 
     @property
+    def data_path(self) -> str:
+        """Where its tables' files are."""
+        return str(self.folder / "tables" / self.name)
+
+    @property
     def home(self) -> HomeResource:
         """Its home, with its lake."""
-        return HomeResource(root=str(self.folder / self.name), lake=self.lake, data_path=str(self.folder / "tables"))
+        return HomeResource(root=str(self.folder / self.name), lake=self.lake, data_path=self.data_path)
 
     @property
     def surroundings(self) -> dict[str, str]:
@@ -133,7 +138,7 @@ class Team:
             "SAERL_TEAM": self.name,
             "SAERL_HOME": str(self.folder / self.name),
             "SAERL_WAREHOUSE": self.lake,
-            "SAERL_DATA_PATH": str(self.folder / "tables"),
+            "SAERL_DATA_PATH": self.data_path,
             "SAERL_DEFINITIONS": "definitions",
             "PYTHONPATH": str(DEPLOY),
         }

@@ -60,6 +60,9 @@ class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
         ),
     ] = ""
     data_path: Annotated[str, _told("Where a lake's files are: a folder or an URL.", "s3://team-rl/tables")] = ""
+    bucket: Annotated[
+        str, _told("URL where artefacts and unfinished shards are kept too, for other machines.", "s3://team-rl/home")
+    ] = ""
     compute: Annotated[ComputeAttributes, _told("Where models run.", {"device": "cuda:0"})] = ComputeAttributes()
     key_prefix: Annotated[
         str | list[str], _told("Before the name of every asset, job, sensor, group and resource.", "team/rl")
@@ -98,6 +101,7 @@ class SaerlComponent(dg.Component, dg.Model, dg.Resolvable):
             warehouse_file="" if in_lake else _from(root, self.warehouse),
             lake=self.warehouse if in_lake else "",
             data_path=self.data_path,
+            bucket=self.bucket,
         )
         return build_definitions(
             home=home,

@@ -24,7 +24,7 @@ def isolate(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Points every variable that decides where something is kept below a folder."""
     for name in ISOLATED:
         patch.setenv(name, str(folder / name.lower()))
-    for name in ("SAERL_WAREHOUSE", "SAERL_DATA_PATH"):
+    for name in ("SAERL_WAREHOUSE", "SAERL_DATA_PATH", "SAERL_BUCKET", "SAERL_ENGINE", "RAY_ADDRESS"):
         patch.delenv(name, raising=False)
 
 

@@ -3,11 +3,14 @@
 Belongs here: gathering what the other tables name. Does not belong here: making any of it.
 """
 
+import contextlib
+
 import dagster as dg
 import polars as pl
 
 from saerl_assets.assets.rooms import table_asset
 from saerl_assets.disk import folder_digest, size_bytes
+from saerl_assets.domain.errors import SaerlError
 from saerl_assets.report.exports import figure_artifacts
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
@@ -22,7 +25,7 @@ def artifacts(
     trainer_exports: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """One row per artefact: SAEs, centroids, probe and trainer exports, with their digests verified on disk."""
-    root = home.open().root
+    root, kept = home.open().root, home.artifacts()
     named = [
         *(("sae", f"layer {layer}", digest, path, "sae_weights") for layer, digest, path in _of(sae_weights, "layer")),
         *(("centroids", "k-means", digest, path, "clusters") for digest, path in _centroids(clusters)),
@@ -32,6 +35,10 @@ def artifacts(
             for trainer, arm, digest, path in trainer_exports.select("trainer", "arm", "digest", "path").iter_rows()
         ),
     ]
+    for kind, _, digest, _, made_by in named:
+        if made_by != "trainer_exports":
+            with contextlib.suppress(SaerlError):  # what cannot be fetched or is damaged is told below, as not intact
+                kept.find(kind, digest)
     rows = pl.DataFrame(
         [
             {

@@ -55,7 +55,8 @@ def extract(
     reading.check_reader(weights)
     missing = _missing(reading, prompts, weights, controls)
     shards = reading.shards(missing)
-    store = ShardStore(reading.work / "shards" / digest(sorted([*weights["encoder_id"], *controls["encoder_id"]]))[:32])
+    encoders = digest(sorted([*weights["encoder_id"], *controls["encoder_id"]]))[:32]
+    store = ShardStore.of(reading.home.open(), reading.work / "shards" / encoders)
     names = [f"{table}-{layer}" for layer in weights["layer"] for table in ("prompt_features", "prompt_states")]
     names += [f"control-{layer}" for layer in controls["layer"]]
     n_tokens = sum(shard.n_tokens for shard in shards)

@@ -26,6 +26,9 @@ class HomeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """A lake in place of a file: `ducklake:postgres:dbname=... host=... user=...`, without a password."""
     data_path: str = ""
     """Where the lake's files are: a folder or `s3://bucket/prefix`; empty for where the lake says that they are."""
+    bucket: str = ""
+    """URL below which SAEs, probes and unfinished shards are kept too, for other machines; empty for SAERL_BUCKET, else
+    nowhere."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Notes in the run which process it lives in, so that a dead one can be told from a slow one."""
@@ -33,7 +36,9 @@ class HomeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self) -> Home:
         """The home, made where it is missing."""
-        return find_home(self.root or None, self.lake or self.warehouse_file or None, self.data_path).create()
+        return find_home(
+            self.root or None, self.lake or self.warehouse_file or None, self.data_path, self.bucket
+        ).create()
 
     def warehouse(self, notify: Callable[[str], None] | None = None) -> Warehouse:
         """The warehouse; `notify` is told for whom it waits."""

@@ -143,4 +143,4 @@ class Reading:
     def forget(self) -> None:
         """Removes what was kept to be resumed or shared between assets; what came of it is in the warehouse."""
         for name in ("shards", "training", "fetched", "activations"):
-            ShardStore(self.work / name).remove()
+            ShardStore.of(self.home.open(), self.work / name).remove()

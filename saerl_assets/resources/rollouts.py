@@ -84,7 +84,7 @@ def roll_out(
     wanted = wanted_rollouts(chosen, spec.n_rollouts, identity)
     known = home.warehouse().rows("rollouts", sampling_id=identity).drop("dataset_version")
     known = known.filter(pl.col("rollout_id").is_in(wanted["rollout_id"].implode())).unique("rollout_id", keep="first")
-    store = ShardStore(home.open().work(version.key) / "rollouts" / identity)
+    store = ShardStore.of(home.open(), home.open().work(version.key) / "rollouts" / identity)
     missing = wanted.join(known, on="rollout_id", how="anti")
     made, figures = _sampled(compute, version, chosen, missing, store, progress)
     new = missing.join(made, on="rollout_id", how="inner").with_columns(

@@ -8,6 +8,7 @@ Belongs here: which folder it is and what lies where in it. Does not belong here
     <home>/dagster/             DAGSTER_HOME: runs, events, logs, dagster.yaml
     <home>/artifacts/           SAEs, centroids, probes: folders named by their digest
     <home>/work/<version>/      shards, activations and checkpoints of unfinished runs
+    <bucket>/artifacts/, work/  the same artefacts and shards where SAERL_BUCKET names a bucket, for other machines
     <home>/exports/<manifest>/  trainer files
     <home>/trials/<version>/    evaluations of trainings, a folder for each trial
     <home>/reports/             one HTML page per version
@@ -24,6 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.storage.buckets import Bucket
 from saerl_assets.storage.lake_address import LakeAddress, is_lake
 from saerl_assets.storage.package_data import dagster_yaml
 
@@ -39,6 +41,8 @@ class Home:
     """The DuckDB file where it lies elsewhere, such as on a faster disk."""
     lake: LakeAddress | None = None
     """The lake that the tables are in, in place of a file."""
+    bucket: Bucket | None = None
+    """Where artefacts and unfinished shards are kept too, so that another machine finds them."""
 
     @property
     def warehouse(self) -> Path:
@@ -133,7 +137,9 @@ class Home:
         return self
 
 
-def find_home(explicit: str | Path | None = None, warehouse: str | Path | None = None, data_path: str = "") -> Home:
+def find_home(
+    explicit: str | Path | None = None, warehouse: str | Path | None = None, data_path: str = "", bucket: str = ""
+) -> Home:
     """The home to use: `explicit`, else `SAERL_HOME`, else the nearest `.saerl` upwards, else `.saerl` here.
 
     Args:
@@ -141,11 +147,13 @@ def find_home(explicit: str | Path | None = None, warehouse: str | Path | None =
         warehouse: A DuckDB file that does not lie in the home, or a lake, `ducklake:...`. By default SAERL_WAREHOUSE,
             else what the home's `warehouse.toml` names, else the file in the home.
         data_path: Where a lake's files are, with `warehouse`; by default SAERL_DATA_PATH, or as the lake was made.
+        bucket: URL below which artefacts and unfinished shards are kept too; by default SAERL_BUCKET, else nowhere.
 
     Raises:
         SaerlError: `lake_invalid`, `setting_invalid`.
     """
-    home = Home(_root(explicit))
+    place = bucket or os.environ.get("SAERL_BUCKET", "")
+    home = Home(_root(explicit), bucket=Bucket(place.rstrip("/")) if place else None)
     if not warehouse:
         warehouse, data_path = os.environ.get("SAERL_WAREHOUSE", ""), os.environ.get("SAERL_DATA_PATH", "")
     if not warehouse and home.warehouse_settings.is_file():

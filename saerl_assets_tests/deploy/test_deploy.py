@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -75,10 +76,45 @@ def test_dagster_takes_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "password" not in str({**settings, "storage": ""}).lower(), "secrets come from variables"
 
 
+def in_snake_case(value: Any) -> Any:  # noqa: ANN401 - YAML
+    """As Dagster's chart writes its values into dagster.yaml; what a tag's limit is for stays as it is."""
+    if isinstance(value, list):
+        return [in_snake_case(each) for each in value]
+    if not isinstance(value, dict) or "applyLimitPerUniqueValue" in value:
+        return value
+    return {re.sub(r"[A-Z]", lambda found: f"_{found[0].lower()}", name): in_snake_case(v) for name, v in value.items()}
+
+
+@pytest.mark.parametrize(
+    ("field", "model"),
+    [
+        ("env", "V1EnvVar"),
+        ("envSecrets", "V1SecretEnvSource"),
+        ("volumes", "V1Volume"),
+        ("volumeMounts", "V1VolumeMount"),
+        ("resources", "V1ResourceRequirements"),
+    ],
+)
+def test_kubernetes_knows_what_a_location_is_given(field: str, model: str) -> None:
+    client = pytest.importorskip("kubernetes.client", reason="dagster-k8s, which brings it, is not installed")
+    from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+
+    (deployment,) = read("values.yaml")["dagster-user-deployments"]["deployments"]
+    kind = getattr(client, model)
+    found = deployment[field] if isinstance(deployment[field], list) else [deployment[field]]
+    for each in found:
+        assert k8s_model_from_dict(kind, k8s_snake_case_dict(kind, each)).to_dict()
+    with pytest.raises(Exception, match=r"nobodyKnows|nobody_knows"):
+        k8s_model_from_dict(kind, k8s_snake_case_dict(kind, {**found[0], "nobodyKnows": 1}))
+
+
 def test_helm_values_and_compose_say_the_same_as_dagster_yaml(definitions: ModuleType) -> None:
     values, compose = read("values.yaml"), read("compose.yaml")
-    queue = values["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]
-    assert {each["key"]: each["limit"] for each in queue["tagConcurrencyLimits"]} == LIMITS
+    settings = in_snake_case({"concurrency": values["concurrency"]}) | {"telemetry": values["telemetry"]}
+    assert settings["concurrency"].pop("enabled")
+    assert settings == {name: read("dagster.yaml")[name] for name in settings}
+    monitoring = {"run_monitoring": in_snake_case(values["dagsterDaemon"]["runMonitoring"])}
+    assert process_config(resolve_to_config_type(dagster_instance_config_schema()), settings | monitoring).success
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     assert deployment["dagsterApiGrpcArgs"] == ["--module-name", "definitions"]
     hosts = {each["grpc_server"]["host"]: each["grpc_server"]["port"] for each in read("workspace.yaml")["load_from"]}
@@ -87,8 +123,9 @@ def test_helm_values_and_compose_say_the_same_as_dagster_yaml(definitions: Modul
         assert service["command"][-1] == str(port)
         assert service["environment"]["SAERL_TEAM"] == host
         assert set(service["environment"]) >= {
-            f"SAERL_DAGSTER_PG_{n}" for n in ("USER", "PASSWORD", "HOST", "PORT", "DB")
+            f"SAERL_DAGSTER_{n}" for n in ("PG_USER", "PG_PASSWORD", "PG_HOST", "PG_PORT", "PG_DB", "LOGS")
         }
+        assert service["hostname"] == host, "a dead run is known by its host"
     assert compose["services"]["webserver"]["ports"] == ["127.0.0.1:3000:3000"], "the UI has no login"
     assert definitions.TEAM == "math"
 

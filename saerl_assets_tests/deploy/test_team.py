@@ -179,6 +179,7 @@ def test_versions_are_built_from_both_code_locations(
         told = {"USER": "saerl", "PASSWORD": server.password, "HOST": "127.0.0.1", "PORT": server.port, "DB": "dagster"}
         for name, value in told.items():
             monkeypatch.setenv(f"SAERL_DAGSTER_PG_{name}", str(value))
+        monkeypatch.setenv("SAERL_DAGSTER_LOGS", str(tmp_path / "logs"))
         monkeypatch.setenv("PGPASSWORD", server.password)
         monkeypatch.setenv("DAGSTER_HOME", str(dagster_home))
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -209,3 +210,7 @@ def test_versions_are_built_from_both_code_locations(
             }, log.read_text(errors="replace")[-4000:]
             for team in teams:
                 team.hold(instance)
+            printed = {file.parts[-3] for file in (tmp_path / "logs").rglob("*.err")}
+            assert printed >= {run.run_id for run in instance.get_runs()}, (
+                "what steps print is where the webserver looks"
+            )

@@ -242,7 +242,8 @@ def test_dg_lists_the_component_with_its_schema(folder: Path, project: Project) 
     assert told.returncode == 0, told.stderr
     attributes = json.loads(told.stdout)["properties"]["attributes"]["properties"]
     assert set(attributes) == {
-        *("home", "warehouse", "data_path", "compute", "key_prefix", "group_name", "pool", "automation", "on_failure")
+        *("home", "warehouse", "data_path", "bucket", "compute"),
+        *("key_prefix", "group_name", "pool", "automation", "on_failure"),
     }
     assert all(each.get("description") for each in attributes.values())
 

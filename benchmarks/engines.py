@@ -8,7 +8,8 @@ cluster that is started for it. Every engine reads the same shards; rounds go th
 
 Two figures of each: seconds until the first shard is written, which is mostly processes starting and models loading,
 and tokens a second between the first shard and the last. A ratio is the median over the rounds. Rows are held to be the
-same: ids, tokens and active features exactly, values within a relative 1e-3 (more threads add up in another order).
+same: texts and tokens exactly, values within a relative 1e-3, and active features but for one row in a hundred. More
+threads add up in another order, and of two latents that are nearly as large the other may then be the last of the k.
 
 The last line is one JSON object: `processes_of_alone`, `ray_of_alone` and `ray_of_processes` are ratios of tokens a
 second, `ray_seconds_to_first_shard` and the others' are medians.
@@ -38,6 +39,7 @@ from saerl_assets.resources.reading import Reading
 
 KEY = "small-v1"
 DEMO = Path(__file__).resolve().parent.parent / "examples" / "demo"
+MAX_OTHER = 0.01
 UP_TO_READING = ["versions", "label_observations", "prompts", "sae_weights", "sae_health", "control_saes"]
 
 
@@ -84,14 +86,19 @@ def read(home: HomeResource, compute: ComputeResource, told: Told) -> pl.DataFra
     return rows
 
 
-def hold_same(found: pl.DataFrame, expected: pl.DataFrame) -> None:
-    """Raises where rows differ by more than the order of sums."""
-    exact = ["text_id", "n_tokens", "feature_ids", "n_active"]
-    if not found.select(exact).equals(expected.select(exact)):
-        n_other = (found["feature_ids"] != expected["feature_ids"]).sum()
+def hold_same(found: pl.DataFrame, expected: pl.DataFrame) -> int:
+    """Raises where rows differ by more than the order of sums; gives how many texts have other active features."""
+    if not found.select("text_id", "encoder_id", "n_tokens").equals(
+        expected.select("text_id", "encoder_id", "n_tokens")
+    ):
+        raise SystemExit("other texts or tokens were read")
+    same = found["feature_ids"] == expected["feature_ids"]
+    if (n_other := int((~same).sum())) > MAX_OTHER * found.height:
         raise SystemExit(f"{n_other} of {found.height} texts have other active features")
     for name in ("max", "sum"):
-        np.testing.assert_allclose(found[name].explode().to_numpy(), expected[name].explode().to_numpy(), rtol=1e-3)
+        one, other = (rows.filter(same)[name].explode().to_numpy() for rows in (found, expected))
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+    return n_other
 
 
 def main() -> None:
@@ -117,10 +124,10 @@ def main() -> None:
             for name, compute in engines.items():
                 rows = read(home, compute, told[name])
                 expected = rows if expected is None else expected
-                hold_same(rows, expected)
+                n_other = hold_same(rows, expected)
                 print(
                     f"round {number + 1}  {name:10}{told[name].first[-1]:8.1f} s to the first shard"
-                    f"{told[name].speed[-1]:10,.0f} tokens/s",
+                    f"{told[name].speed[-1]:10,.0f} tokens/s, {n_other} of {rows.height} rows with other active features",
                     flush=True,
                 )
 

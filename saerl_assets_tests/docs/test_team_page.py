@@ -42,7 +42,8 @@ def test_what_a_lake_no_longer_needs_goes(tmp_path: Path, monkeypatch: pytest.Mo
     assert Warehouse(home).rows("cluster_assignments", dataset_version="x-v1").height == 50
 
 
-@pytest.mark.filterwarnings("ignore:AssetExecutionContext.run_id is deprecated")  # Dagster's own
+@pytest.mark.filterwarnings("ignore:AssetExecutionContext.run_id is deprecated")  # Dagster's own use of it
+@pytest.mark.filterwarnings("ignore:Function `PipesMessageReader.expected_writer_count`")  # the same
 @pytest.mark.slow
 def test_a_step_elsewhere_says_what_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With srun replaced by a script that leaves its own option out: there is no Slurm here."""

@@ -3,8 +3,6 @@
 Belongs here: gathering what the other tables name. Does not belong here: making any of it.
 """
 
-import contextlib
-
 import dagster as dg
 import polars as pl
 
@@ -14,6 +12,7 @@ from saerl_assets.domain.errors import SaerlError
 from saerl_assets.report.exports import figure_artifacts
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
+from saerl_assets.storage.artifacts import GONE
 
 
 @table_asset("records")
@@ -37,8 +36,11 @@ def artifacts(
     ]
     for kind, _, digest, _, made_by in named:
         if made_by != "trainer_exports":
-            with contextlib.suppress(SaerlError):  # what cannot be fetched or is damaged is told below, as not intact
+            try:
                 kept.find(kind, digest)
+            except SaerlError as error:  # what is gone or damaged is told below, as not intact
+                if error.code not in GONE:
+                    raise
     rows = pl.DataFrame(
         [
             {

@@ -15,6 +15,8 @@ from saerl_assets.disk import folder_digest, new_folder, write_whole
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.storage.home import Home
 
+GONE = frozenset({"artifact_missing", "artifact_changed", "bucket_changed"})
+"""Codes of errors by which an artefact is not there to be used; others say nothing about it."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -55,6 +57,8 @@ class ArtifactStore:
         if folder_digest(folder) != digest:
             remedy = "Delete the folder and materialise the asset that makes it again."
             raise SaerlError("artifact_changed", f"The {kind} was changed.", where=str(folder), remedy=remedy)
+        if self.home.bucket is not None:  # it may be older than the bucket, or have been lost there
+            self.home.bucket.put(self._name(kind, digest), folder)
         return folder
 
     def remember(self, kind: str, recipe: str, record: dict[str, Any]) -> None:
@@ -65,12 +69,20 @@ class ArtifactStore:
             self.home.bucket.put_text(self.home.relative(self._note(kind, recipe)), text)
 
     def recall(self, kind: str, recipe: str) -> dict[str, Any] | None:
-        """What a recipe made before, if that is still there unchanged."""
+        """What a recipe made before, if that is still there unchanged.
+
+        Raises:
+            SaerlError: `bucket_unsupported`, `bucket_refused`: then that is not known, and nothing is to be made again.
+        """
         try:
             record: dict[str, Any] = json.loads(self._noted(kind, recipe))
             if "digest" in record:
                 self.find(kind, record["digest"])
-        except (OSError, ValueError, SaerlError):
+        except (OSError, ValueError):
+            return None
+        except SaerlError as error:
+            if error.code not in GONE:
+                raise
             return None
         return record
 

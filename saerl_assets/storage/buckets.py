@@ -9,16 +9,18 @@ them with their digests last: without that object the folder is not there, and a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from saerl_assets.disk import file_digest, new_folder
 from saerl_assets.domain.errors import SaerlError, is_passing
+from saerl_assets.storage.lake_address import holds_secret
 
 MANIFEST = "saerl-files.json"
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
@@ -32,13 +34,27 @@ class Bucket:
 
     url: str
 
+    @classmethod
+    def parse(cls, text: str, folder: Path) -> Bucket:
+        """Reads a setting; a plain path that is relative starts at `folder`.
+
+        Raises:
+            SaerlError: `bucket_unsupported`; what was written is not repeated where it may hold a secret.
+        """
+        if holds_secret(text):
+            problem = "It holds a password or a key, which would end up in settings, records and logs."
+            remedy = "Take it out and export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            raise SaerlError("bucket_unsupported", problem, where="bucket", remedy=remedy)
+        place = text.strip() if "://" in text else str((folder / Path(text.strip()).expanduser()).resolve())
+        return cls(place.rstrip("/"))
+
     def has(self, name: str) -> bool:
         """Whether the folder is there, whole.
 
         Raises:
             SaerlError: `bucket_unsupported`, `bucket_refused`; so do all methods.
         """
-        return bool(self._tried(lambda files: files.exists(self._at(name, MANIFEST))))
+        return self._listed(name) is not None
 
     def names(self, below: str) -> set[str]:
         """The folders right below a name that are whole."""
@@ -51,10 +67,12 @@ class Bucket:
 
     def put(self, name: str, folder: Path) -> None:
         """Puts the files of a local folder there. What is whole stays: a name always has the same content."""
-        if self.has(name):
+        sizes = {
+            path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+        }
+        if self._sizes(name) == sizes:
             return
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        listed = {path.relative_to(folder).as_posix(): file_digest(path) for path in paths}
+        listed = {relative: file_digest(folder / relative) for relative in sorted(sizes)}
 
         def write(files: Any) -> None:  # noqa: ANN401 - fsspec is untyped
             files.makedirs(self._at(name), exist_ok=True)
@@ -72,21 +90,16 @@ class Bucket:
         Raises:
             SaerlError: `bucket_changed` where a file is not as it was put there; `disk_full`, `not_writable`.
         """
-        if not self.has(name):
+        listed = self._listed(name)
+        if listed is None:
             return False
-        listed = json.loads(self._tried(lambda files: files.cat_file(self._at(name, MANIFEST))))
         with new_folder(target) as folder:
             for relative, sha256 in listed.items():
                 place = folder / relative
                 place.parent.mkdir(parents=True, exist_ok=True)
                 self._get(f"{name}/{relative}", place)
                 if not place.is_file() or file_digest(place) != sha256:
-                    raise SaerlError(
-                        "bucket_changed",
-                        "The object is not what was put there.",
-                        where=f"{self.url}/{name}/{relative}",
-                        remedy="Delete it there, and materialise the asset that makes it again.",
-                    )
+                    raise self._changed(f"{name}/{relative}")
         return True
 
     def put_text(self, name: str, text: str) -> None:
@@ -128,6 +141,38 @@ class Bucket:
     def _at(self, *parts: str) -> str:
         return "/".join([self._root, *parts])
 
+    def _listed(self, name: str) -> dict[str, str] | None:
+        """The files of a folder and their digests; None where it is not there, or its list was not written whole.
+
+        Raises:
+            SaerlError: `bucket_changed` for a list that names files outside the folder.
+        """
+        try:
+            listed: dict[str, str] = dict(json.loads(self.text(f"{name}/{MANIFEST}") or ""))
+            paths = [PurePosixPath(relative) for relative in listed]
+        except (ValueError, TypeError):
+            return None
+        if any(path.is_absolute() or ".." in path.parts for path in paths):
+            raise self._changed(f"{name}/{MANIFEST}")
+        return listed or None
+
+    def _sizes(self, name: str) -> dict[str, int]:
+        """Bytes of every object of a folder by its name below it; nothing where the folder is not there."""
+        listed = self._listed(name)
+
+        def look(files: Any) -> dict[str, int]:  # noqa: ANN401 - fsspec is untyped
+            files.invalidate_cache()
+            return {str(path): int(each["size"]) for path, each in files.find(self._at(name), detail=True).items()}
+
+        found = self._tried(look) if listed is not None else {}
+        places = {relative: self._at(name, relative) for relative in listed or ()}
+        return {relative: found[place] for relative, place in places.items() if place in found}
+
+    def _changed(self, name: str) -> SaerlError:
+        remedy = "Delete it there, and materialise the asset that makes it again."
+        problem = "The object is not what was put there."
+        return SaerlError("bucket_changed", problem, where=f"{self.url}/{name}", remedy=remedy)
+
     def _get(self, name: str, place: Path) -> None:
         """Fetches one object; leaves nothing where there is none."""
 
@@ -154,6 +199,8 @@ class Bucket:
         except SaerlError:
             raise
         except Exception as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise  # of this machine's disk
             # each file system has errors of its own: botocore's, gcsfs's, OSError
             problem = f"The store says: {type(error).__name__}: {error}."
             remedy = "Check the URL, the keys in the environment (AWS_ACCESS_KEY_ID and so on) and their rights."

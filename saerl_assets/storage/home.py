@@ -150,10 +150,10 @@ def find_home(
         bucket: URL below which artefacts and unfinished shards are kept too; by default SAERL_BUCKET, else nowhere.
 
     Raises:
-        SaerlError: `lake_invalid`, `setting_invalid`.
+        SaerlError: `lake_invalid`, `bucket_unsupported`, `setting_invalid`.
     """
-    place = bucket or os.environ.get("SAERL_BUCKET", "")
-    home = Home(_root(explicit), bucket=Bucket(place.rstrip("/")) if place else None)
+    root, place = _root(explicit), bucket or os.environ.get("SAERL_BUCKET", "")
+    home = Home(root, bucket=Bucket.parse(place, root) if place else None)
     if not warehouse:
         warehouse, data_path = os.environ.get("SAERL_WAREHOUSE", ""), os.environ.get("SAERL_DATA_PATH", "")
     if not warehouse and home.warehouse_settings.is_file():

@@ -30,6 +30,11 @@ def is_lake(warehouse: str) -> bool:
     return warehouse.startswith(PREFIX)
 
 
+def holds_secret(setting: str) -> bool:
+    """Whether a setting seems to hold a password or a key, which belong into the environment."""
+    return _SECRET.search(setting) is not None
+
+
 @dataclass(frozen=True)
 class LakeAddress:
     """A catalogue and the folder or bucket of its Parquet files."""
@@ -54,7 +59,7 @@ class LakeAddress:
         """
         named = text.removeprefix(PREFIX).strip()
         for setting, value in (("warehouse", named), ("data_path", data_path)):
-            if _SECRET.search(value):
+            if holds_secret(value):
                 problem = "It holds a password or a key, which would end up in settings, records and logs."
                 remedy = "Take it out and export PGPASSWORD, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
                 raise SaerlError("lake_invalid", problem, where=setting, remedy=remedy)

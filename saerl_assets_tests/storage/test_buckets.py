@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.storage.artifacts import ArtifactStore
 from saerl_assets.storage.buckets import MANIFEST, Bucket
-from saerl_assets.storage.home import Home
+from saerl_assets.storage.home import Home, find_home
 from saerl_assets.storage.shards import ShardStore
 from saerl_assets_tests.servers import BUCKET, running_s3
 from saerl_assets_tests.tiny import KEY, TinyWorld
@@ -118,6 +119,51 @@ def test_an_object_that_was_changed_or_lost_is_refused(bucket: Bucket, folder: P
     assert not (tmp_path / "back").exists(), "nothing half fetched is taken for whole"
 
 
+@pytest.mark.parametrize("bucket", ["file"], indirect=True)
+@pytest.mark.parametrize("written", ['{"weights": "00', "[]", "null", "7", ""])
+def test_a_list_that_was_not_written_whole_is_none(bucket: Bucket, folder: Path, tmp_path: Path, written: str) -> None:
+    bucket.put("sae/one", folder)
+    bucket.put_text(f"sae/one/{MANIFEST}", written)
+    assert not bucket.fetch("sae/one", tmp_path / "back")
+    bucket.put("sae/one", folder)
+    assert bucket.fetch("sae/one", tmp_path / "back")
+    assert same(tmp_path / "back", folder)
+
+
+@pytest.mark.parametrize("bucket", ["file"], indirect=True)
+@pytest.mark.parametrize("name", ["../out", "more/../../out", "/etc/out"])
+def test_a_list_cannot_name_files_outside_of_its_folder(
+    bucket: Bucket, folder: Path, tmp_path: Path, name: str
+) -> None:
+    bucket.put("sae/one", folder)
+    bucket.put_text("sae/out", "from elsewhere")
+    bucket.put_text(f"sae/one/{MANIFEST}", json.dumps({name: hashlib.sha256(b"from elsewhere").hexdigest()}))
+    with pytest.raises(SaerlError, match="bucket_changed"):
+        bucket.fetch("sae/one", tmp_path / "home" / "back")
+    assert not (tmp_path / "home").exists()
+
+
+def test_what_was_lost_in_the_bucket_is_put_there_again(bucket: Bucket, folder: Path, tmp_path: Path) -> None:
+    """As the message says: delete the object, and have the asset make it again."""
+    one, two = (ArtifactStore(Home(tmp_path / name, bucket=bucket).create()) for name in ("one", "two"))
+    digest, path = one.put("sae", folder)
+    bucket.put_text(f"{path}/weights", "other")
+    with pytest.raises(SaerlError, match="bucket_changed"):
+        two.find("sae", digest)
+    bucket.remove(f"{path}/weights")
+    assert one.find("sae", digest).is_dir()
+    assert same(two.find("sae", digest), folder)
+
+
+def test_an_artefact_that_is_older_than_the_bucket_is_put_there_when_it_is_used(
+    bucket: Bucket, folder: Path, tmp_path: Path
+) -> None:
+    digest, path = ArtifactStore(Home(tmp_path / "one").create()).put("sae", folder)
+    assert not bucket.has(path)
+    ArtifactStore(Home(tmp_path / "one", bucket=bucket)).find("sae", digest)
+    assert same(ArtifactStore(Home(tmp_path / "two", bucket=bucket).create()).find("sae", digest), folder)
+
+
 def test_an_artefact_is_fetched_by_a_home_that_never_had_it(bucket: Bucket, folder: Path, tmp_path: Path) -> None:
     one, two = (ArtifactStore(Home(tmp_path / name, bucket=bucket).create()) for name in ("one", "two"))
     digest, _ = one.put("sae", folder)
@@ -174,10 +220,26 @@ def test_a_store_that_is_not_known_or_lacks_its_package_is_told(monkeypatch: pyt
         Bucket("gs://a/b").has("x")
 
 
-def test_a_store_that_does_not_answer_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"ENDPOINT_URL": "http://127.0.0.1:1", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(SaerlError, match="bucket_refused") as caught:
-        Bucket("s3://nowhere/x").has("x")
-    assert caught.value.passing
+    bucket = Bucket("s3://nowhere/x")
+    store = ArtifactStore(Home(tmp_path / "home", bucket=bucket).create())
+    for ask in (lambda: bucket.has("x"), lambda: store.recall("sae", "recipe"), lambda: store.find("sae", "0" * 64)):
+        with pytest.raises(SaerlError, match="bucket_refused") as caught:
+            ask()
+        assert caught.value.passing, "an SAE is not trained anew because the store is away"
+
+
+def test_a_setting_with_a_key_in_it_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(SaerlError, match="AWS_ACCESS_KEY_ID") as caught:
+        find_home(tmp_path / "home", bucket="s3://AKIA:quiet@bucket/x")
+    assert "quiet" not in str(caught.value)
+
+
+def test_the_setting_comes_from_the_environment_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_home(tmp_path / "home").bucket is None
+    monkeypatch.setenv("SAERL_BUCKET", "s3://bucket/team/")
+    assert find_home(tmp_path / "home").bucket == Bucket("s3://bucket/team")
+    assert find_home(tmp_path / "home", bucket="../shared").bucket == Bucket(str(tmp_path / "shared"))

@@ -127,7 +127,7 @@ def main() -> None:
                 n_other = hold_same(rows, expected)
                 print(
                     f"round {number + 1}  {name:10}{told[name].first[-1]:8.1f} s to the first shard"
-                    f"{told[name].speed[-1]:10,.0f} tokens/s, {n_other} of {rows.height} rows with other active features",
+                    f"{told[name].speed[-1]:10,.0f} tokens/s, {n_other} of {rows.height} rows have other features",
                     flush=True,
                 )
 

@@ -13,6 +13,7 @@ from functools import partial
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
+from saerl_assets.storage.buckets import Bucket
 from saerl_assets.storage.locks import holder, is_locked
 
 PACKAGES = (
@@ -66,6 +67,8 @@ def _home(home: HomeResource) -> Iterator[Finding]:
     yield Finding(fine=may_write, what="home", found=str(place.root))
     free = shutil.disk_usage(place.root).free
     yield Finding(fine=free >= LEAST_FREE_BYTES, what="free disk", found=f"{free / 1e9:.1f} GB")
+    if place.bucket is not None:
+        yield _tried("bucket", partial(_answers, place.bucket))
     if place.lake is not None:
         yield _tried("warehouse", partial(_lake, home))
         return
@@ -81,6 +84,11 @@ def _home(home: HomeResource) -> Iterator[Finding]:
         yield Finding(fine=False, what="warehouse", found=f"{held_by} Close it there; runs wait until then.")
         return
     yield _tried("warehouse", lambda: f"{home.warehouse().database.size()}, {_versions(home)}")
+
+
+def _answers(bucket: Bucket) -> str:
+    bucket.has("artifacts")
+    return bucket.url
 
 
 def _lake(home: HomeResource) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -69,3 +70,17 @@ def test_a_warehouse_that_is_damaged(copied_home: HomeResource) -> None:
     found = findings(copied_home)["warehouse"]
     assert not found.fine
     assert "warehouse.duckdb" in found.found
+
+
+def test_a_bucket_that_answers_and_one_that_does_not(
+    fresh_home: HomeResource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "bucket" not in findings(fresh_home)
+    there = HomeResource(root=fresh_home.root, bucket=str(tmp_path / "bucket"))
+    assert findings(there)["bucket"] == Finding(fine=True, what="bucket", found=str(tmp_path / "bucket"))
+    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:1", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "y"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    away = findings(HomeResource(root=fresh_home.root, bucket="s3://nowhere/x"))["bucket"]
+    assert not away.fine
+    assert "bucket_refused" in away.found

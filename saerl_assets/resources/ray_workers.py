@@ -5,7 +5,9 @@ Belongs here: what is asked of Ray, and its errors in our words. Does not belong
 """
 
 import os
+import signal
 import socket
+import threading
 from concurrent.futures import Future
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,8 @@ class RayEngine:
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             _connect(ray, address)
-        self._device, self._numbers = device, count(1)
+        self._device = "cuda" if device.startswith("cuda") else device  # the only GPU that an actor sees is its first
+        self._numbers = count(1)
         self._totals: Mapping[str, float] = ray.cluster_resources()
         n_nodes = sum(node["Alive"] for node in ray.nodes())
         n_gpus = int(self._totals.get("GPU", 0)) if device != "cpu" else 0
@@ -147,9 +150,12 @@ def _connect(ray: Any, address: str) -> None:  # noqa: ANN401 - untyped
     """Joins the cluster at an address, or that of this machine, or starts one."""
     named = address or os.environ.get("RAY_ADDRESS", "")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    on_termination = signal.getsignal(signal.SIGTERM)
     try:
         _check_answers(named)
         ray.init(address=address or None, namespace="saerl", include_dashboard=False, logging_level="error")
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_termination)  # Ray puts its own in the place of Dagster's
     except (OSError, ValueError, RuntimeError) as error:
         remedy = "Start a cluster (ray start --head), correct ray_address or RAY_ADDRESS, or leave both out."
         where = named or "compute.ray_address"

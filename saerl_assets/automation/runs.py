@@ -15,7 +15,7 @@ import dagster as dg
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from saerl_assets.automation.jobs import DEFINITIONS_VARIABLE, is_embedded
-from saerl_assets.automation.reaper import reap_dead_runs
+from saerl_assets.automation.reaper import reaping
 from saerl_assets.domain.errors import SaerlError
 from saerl_assets.partitions import DATASET_VERSIONS
 from saerl_assets.resources.run_process import process_tags
@@ -146,20 +146,20 @@ def run_stages(
     assets: list[str] | None,
     tags: Mapping[str, str] | None = None,
 ) -> dg.JobExecutionResult:
-    """Materialises `assets` of a version (all where None) in this process, dead runs ended first.
+    """Materialises `assets` of a version (all where None) in this process, ending dead runs before and meanwhile.
 
     The caller closes the result.
     """
-    reap_dead_runs(instance)
     selection = None if assets is None else asset_keys(job.get_definition(), assets)
-    return dg.execute_job(
-        job,
-        instance=instance,
-        tags={PARTITION_NAME_TAG: key, **process_tags(), **(tags or {})},
-        run_config={"loggers": {"console": {}}},
-        asset_selection=selection,
-        raise_on_error=False,
-    )
+    with reaping(instance):
+        return dg.execute_job(
+            job,
+            instance=instance,
+            tags={PARTITION_NAME_TAG: key, **process_tags(), **(tags or {})},
+            run_config={"loggers": {"console": {}}},
+            asset_selection=selection,
+            raise_on_error=False,
+        )
 
 
 def _made_with(graph: "AssetGraph", asset_key: dg.AssetKey) -> frozenset[dg.AssetKey]:

@@ -6,15 +6,17 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
 from saerl_assets.assets.rooms import GPU_POOL
 from saerl_assets.automation.jobs import BUILD_VERSION
-from saerl_assets.automation.reaper import dead_runs_sensor, is_dead, reap_dead_runs
+from saerl_assets.automation.reaper import dead_runs_sensor, is_dead, reap_dead_runs, reaping
 from saerl_assets.automation.runs import open_instance
 from saerl_assets.placement import Placement
 from saerl_assets.resources.home import HomeResource
@@ -84,6 +86,67 @@ def test_a_dead_run_fails_and_its_slot_is_free(instance: dg.DagsterInstance, gon
     assert statuses[finished.run_id] == dg.DagsterRunStatus.SUCCESS
     assert storage.claim_concurrency_slot(GPU_POOL, alive.run_id, "extraction").is_claimed
     assert reap_dead_runs(instance) == []
+
+
+def test_a_dead_run_that_the_code_server_found_first_gives_its_place_back(
+    instance: dg.DagsterInstance, gone: dict[str, str]
+) -> None:
+    dead, alive = add_run(instance, gone), add_run(instance, process_tags())
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default(GPU_POOL)
+    assert storage.claim_concurrency_slot(GPU_POOL, dead.run_id, "extraction").is_claimed
+    assert not storage.claim_concurrency_slot(GPU_POOL, alive.run_id, "extraction").is_claimed
+    instance.report_run_failed(dead)  # as the code server does: that leaves the place taken
+    assert not storage.claim_concurrency_slot(GPU_POOL, alive.run_id, "extraction").is_claimed
+    assert reap_dead_runs(instance) == [dead.run_id]
+    assert storage.claim_concurrency_slot(GPU_POOL, alive.run_id, "extraction").is_claimed
+
+
+def test_a_run_that_has_failed_and_still_lives_keeps_its_place(instance: dg.DagsterInstance) -> None:
+    alive = add_run(instance, process_tags())
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default(GPU_POOL)
+    assert storage.claim_concurrency_slot(GPU_POOL, alive.run_id, "extraction").is_claimed
+    instance.report_run_failed(alive)
+    assert reap_dead_runs(instance) == []
+    assert storage.get_concurrency_info(GPU_POOL).active_run_ids == {alive.run_id}
+
+
+def test_a_run_that_was_deleted_gives_its_place_back(instance: dg.DagsterInstance) -> None:
+    alive = add_run(instance, process_tags())
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default(GPU_POOL)
+    assert storage.claim_concurrency_slot(GPU_POOL, "no-such-run", "extraction").is_claimed
+    assert reap_dead_runs(instance) == ["no-such-run"]
+    assert storage.claim_concurrency_slot(GPU_POOL, alive.run_id, "extraction").is_claimed
+
+
+def test_a_step_that_was_not_told_of_a_free_place_is_told(instance: dg.DagsterInstance) -> None:
+    late = add_run(instance, process_tags())
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    storage.initialize_concurrency_limit_to_default(GPU_POOL)
+    # It saw the place taken, which was given back before it had lined up.
+    storage.add_pending_step(GPU_POOL, late.run_id, "extraction", should_assign=False)
+    assert not storage.claim_concurrency_slot(GPU_POOL, late.run_id, "extraction").is_claimed
+    assert reap_dead_runs(instance) == []
+    assert storage.claim_concurrency_slot(GPU_POOL, late.run_id, "extraction").is_claimed
+
+
+def test_whoever_waits_for_a_run_that_dies_meanwhile_gets_its_place(
+    instance: dg.DagsterInstance, gone: dict[str, str]
+) -> None:
+    alive = add_run(instance, process_tags())
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default(GPU_POOL)
+    assert isinstance(storage, SqlEventLogStorage)
+    with reaping(instance, every_seconds=0.05):
+        dead = add_run(instance, gone)
+        storage.add_pending_step(GPU_POOL, dead.run_id, "extraction", should_assign=True)
+        give_up_at = time.monotonic() + 60
+        while not storage.claim_concurrency_slot(GPU_POOL, alive.run_id, "extraction").is_claimed:
+            assert time.monotonic() < give_up_at
+            time.sleep(0.05)
 
 
 def test_the_sensor_reaps_and_says_whom(instance: dg.DagsterInstance, gone: dict[str, str]) -> None:

@@ -24,8 +24,9 @@ import dagster as dg
 import psutil
 import yaml
 
+from saerl_assets.assets.rooms import GPU_POOL
 from saerl_assets.automation.jobs import BUILD_VERSION
-from saerl_assets.automation.reaper import reap_dead_runs
+from saerl_assets.automation.reaper import is_dead, reap_dead_runs
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.run_process import PROCESS_TAG, STARTED_TAG, is_same_process
 from saerl_assets_tests.ui.serving import CHECKOUT, answers, free_port
@@ -190,5 +191,13 @@ def wait_for_quiet(instance: dg.DagsterInstance, *, seconds: float) -> None:
     """Waits until no run is under way: each has ended, or was found dead and marked as failed."""
     give_up_at = time.monotonic() + seconds
     while runs := instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-        assert time.monotonic() < give_up_at, [(run.run_id, run.status, dict(run.tags)) for run in runs]
+        assert time.monotonic() < give_up_at, "\n".join(tell(instance, run) for run in runs)
         time.sleep(1.0)
+
+
+def tell(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """What is known of a run that does not end: its process, the last that it said, and who holds the pool."""
+    last = [record.event_log_entry.user_message for record in instance.get_records_for_run(run.run_id).records][-5:]
+    pool = instance.event_log_storage.get_concurrency_info(GPU_POOL)
+    state = "dead" if is_dead(run) else "alive"
+    return f"{run.run_id} {run.status} {state} {dict(run.tags)}\n  last: {last}\n  pool: {pool}"

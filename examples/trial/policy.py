@@ -74,9 +74,10 @@ def make_policy(out: Path, *, n_steps: int, seed: int, worked_share: float) -> N
     model = make_model(len(tokenizer))
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {len(drawn):,} tasks to learn from")
     learn(model, tokenizer, drawn[N_HELD_OUT:], n_steps=n_steps, seed=seed, worked_share=worked_share)
-    print(f"{'sampled answers':28} right: all   with steps    with steps: share")
-    for name, (right, worked_right, n_worked) in answer_shares(model, tokenizer, drawn[:N_HELD_OUT]).items():
-        print(f"{name:28} {right:10.1%} {worked_right:12.1%} {n_worked:20.1%}")
+    print(f"{'sampled answers':28} {'right':>10} {'right with steps':>18} {'with steps':>12}")
+    for name, (right, right_with_steps, with_steps) in answer_shares(model, tokenizer, drawn[:N_HELD_OUT]).items():
+        told = "none" if right_with_steps is None else f"{right_with_steps:.1%}"
+        print(f"{name:28} {right:>10.1%} {told:>18} {with_steps:>12.1%}")
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     print(f'policy: {out}\nnext: name it in a spec: [trial] policy = "path:{out}"')
@@ -183,8 +184,13 @@ def answer_shares(
     model: Any,  # noqa: ANN401 - transformers' own types are loose
     tokenizer: Any,  # noqa: ANN401
     rows: Sequence[dict[str, Any]],
-) -> dict[str, tuple[float, float, float]]:
-    """Of each family's settings and of all: answers that are right, worked ones that are right, and worked ones."""
+) -> dict[str, tuple[float, float | None, float]]:
+    """What the sampled answers to some rows are like, by family and setting, and of `all`.
+
+    Returns:
+        Three shares from 0 to 1: of the answers those that are right, of the answers with steps those that are right
+        (None where there are none), and of the answers those with steps.
+    """
     import torch
 
     found: dict[str, list[tuple[bool, bool]]] = {}
@@ -203,10 +209,10 @@ def answer_shares(
     return shares | {"all": _shares([judged for some in found.values() for judged in some])}
 
 
-def _shares(judged: Sequence[tuple[bool, bool]]) -> tuple[float, float, float]:
-    in_steps = [right for right, with_steps in judged if with_steps]
+def _shares(judged: Sequence[tuple[bool, bool]]) -> tuple[float, float | None, float]:
+    with_steps = [right for right, in_steps in judged if in_steps]
     right = sum(right for right, _ in judged) / len(judged)
-    return right, sum(in_steps) / max(1, len(in_steps)), len(in_steps) / len(judged)
+    return right, sum(with_steps) / len(with_steps) if with_steps else None, len(with_steps) / len(judged)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -154,7 +154,7 @@ def _connect(ray: Any, address: str) -> None:  # noqa: ANN401 - untyped
     try:
         _check_answers(named)
         ray.init(address=address or None, namespace="saerl", include_dashboard=False, logging_level="error")
-        if threading.current_thread() is threading.main_thread():
+        if on_termination is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_termination)  # Ray puts its own in the place of Dagster's
     except (OSError, ValueError, RuntimeError) as error:
         remedy = "Start a cluster (ray start --head), correct ray_address or RAY_ADDRESS, or leave both out."

@@ -1,5 +1,6 @@
 # make demo   install what is pinned, run the whole graph on a real model, end with a manifest and a report
 # make ui     look at it in the Dagster UI
+# make trial  train a small policy in several orders, to see whether the order saves steps
 # make test   everything: format, lint, types, import contracts, tests
 # make conformance   our exports through the real trainers, each in an environment of its own
 
@@ -7,10 +8,11 @@ PYTHON ?= python3
 PRESET ?= demo
 BIN    := .venv/bin
 KEY    := $(PRESET)-v1
+TRIAL  ?= trial
 export SAERL_HOME ?= $(CURDIR)/.saerl
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ui test format lint types contracts pytest docs conformance lock clean
+.PHONY: help install demo ui trial test format lint types contracts pytest docs conformance lock clean
 
 help: ## What there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +35,20 @@ demo: .venv/.installed ## The whole graph on a real model (PRESET=small: a minut
 ui: .venv/.installed ## The Dagster UI and daemon on 127.0.0.1:3000
 	$(BIN)/saerl init
 	DAGSTER_HOME=$(SAERL_HOME)/dagster $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+
+# The policy of each trial, and the optimizer steps that make it.
+POLICY_trial := policy
+POLICY_quick := quick-policy
+STEPS_trial  := 6000
+STEPS_quick  := 400
+
+trial: .venv/.installed ## Does the order save steps? (hours; TRIAL=quick: ten minutes)
+	@test -n "$(POLICY_$(TRIAL))" || { echo "error: TRIAL is trial or quick, not '$(TRIAL)'"; exit 1; }
+	test -e examples/trial/$(POLICY_$(TRIAL))/tokenizer.json || \
+	  $(BIN)/python examples/trial/policy.py --steps $(STEPS_$(TRIAL)) --out examples/trial/$(POLICY_$(TRIAL))
+	$(BIN)/saerl register examples/trial/$(TRIAL).toml
+	$(BIN)/saerl run $(TRIAL)-v1
+	$(BIN)/saerl trial $(TRIAL)-v1
 
 test: format lint types contracts pytest ## Everything
 

@@ -16,7 +16,7 @@ from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.metadata import picture
 from saerl_assets.resources.progress import progress_lines
-from saerl_assets.resources.step_times import signal_seconds
+from saerl_assets.resources.step_times import signal_costs
 from saerl_assets.resources.trials import MINUTES_TAG, open_trial
 from saerl_assets.trial.runs import run_trial
 
@@ -47,12 +47,8 @@ def training_trial(
         say = progress_lines(context.log.info, "trial")
         evaluations = run_trial(trial, say, minutes=float(minutes) if minutes else None)
         prefix = context.asset_key_for_output("trial_summary").path[:-1]
-        summary = summarise_trial(
-            evaluations,
-            target=spec.target,
-            seed=version.spec.seed,
-            signal_seconds=signal_seconds(context.instance, prefix, version.key),
-        )
+        costs = signal_costs(context.instance, prefix, version.spec, trial.arms, device=trial.device)
+        summary = summarise_trial(evaluations, target=spec.target, seed=version.spec.seed, costs=costs)
         trial_id, n_trainings = trial.folder.name, len(trial.trainings())
     n_done = evaluations.select("arm", "seed").n_unique()
     done = {"trainings": n_done, "trainings_asked_for": n_trainings}

@@ -4,6 +4,7 @@ Belongs here: counting and multiplying. Does not belong here: running anything; 
 more.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,11 @@ import polars as pl
 
 from saerl_assets.automation.jobs import load_project
 from saerl_assets.automation.runs import open_instance
+from saerl_assets.domain.errors import SaerlError
 from saerl_assets.domain.outcomes import sampling_id
 from saerl_assets.domain.prompts import take_prompts
 from saerl_assets.domain.spec import VersionSpec
+from saerl_assets.domain.trial import arms_asked_for
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.progress import clock, progress_lines
@@ -58,6 +61,12 @@ class Estimate:
     n_rollouts: int = 0
     """Answers that the policy has yet to write."""
     seconds_rollouts: float = 0.0
+    n_batches: int = 0
+    """Whole batches of an arm in all epochs, if no prompt is left out for quality or hygiene."""
+    n_trainings: int = 0
+    """What `saerl trial` trains after the run; not in the time."""
+    n_trial_steps: int = 0
+    """Optimizer steps of each, at most."""
 
     def lines(self) -> Iterator[tuple[str, str, str]]:
         """For a table."""
@@ -82,6 +91,12 @@ class Estimate:
         yield "", "evidence", f"at most {clock(self.seconds_evidence)}" if self.seconds_evidence else "no label"
         if self.n_rollouts:
             yield "", "policy", f"{self.n_rollouts:,} answers, at most {clock(self.seconds_rollouts)}"
+        yield "order", "batches", f"at most {self.n_batches:,} in each arm"
+        if self.n_trainings:
+            trial = (
+                f"{self.n_trainings:,} trainings of {self.n_trial_steps:,} steps at most, by saerl trial after the run"
+            )
+            yield "", "trial", trial
         parts = (self.seconds_reading, self.seconds_training, self.seconds_health, self.seconds_evidence)
         total = sum(parts) + self.seconds_rollouts + OVERHEAD_SECONDS
         yield "in all", "time", f"about {clock(total)} ({self.basis})"
@@ -94,9 +109,15 @@ class Estimate:
 
 
 def estimate(home: HomeResource, compute: ComputeResource, key: str) -> Estimate:
-    """Counts what a version has to read and multiplies it by the speed of this machine."""
+    """Counts what a version has to read and multiplies it by the speed of this machine.
+
+    Raises:
+        SaerlError: `too_few_steps` if the trial asks for more steps than the order can have; what is wrong with the
+            version, its source or its models.
+    """
     version = home.version(key)
     prompts, n_rejected = _prompts(home, compute, key)
+    order = _order(version.spec, int((prompts["split"] == "train").sum()))
     trained_here = version.spec.sae.source == ("train",) or (
         version.spec.sae.source == ("auto",) and version.spec.parent is None
     )
@@ -116,7 +137,7 @@ def estimate(home: HomeResource, compute: ComputeResource, key: str) -> Estimate
     whole = _flops_per_token(size, size["n_blocks"]) + 2.0 * size["n_vocabulary"] * size["d_model"]
     n_weighed = min(version.spec.evidence.max_labels, prompts.height)
     n_labels = len(version.spec.labels) + (version.spec.data.topic is not None)
-    n_labels += 2 if version.spec.outcomes else 0
+    n_labels += len(version.spec.outcomes.labels()) if version.spec.outcomes else 0
     cached = min(n_tokens, version.spec.sae.max_activation_tokens) if n_training else 0
     return Estimate(
         n_rows=int(prompts["n_rows"].sum()) + n_rejected,
@@ -137,7 +158,30 @@ def estimate(home: HomeResource, compute: ComputeResource, key: str) -> Estimate
         + 4.0 * cached * size["d_model"] * n_layers,
         basis="measured on this machine before" if measured else "from this machine's matrix product",
         **_rollouts(home, compute, key, prompts.height, machine),
+        **order,
     )
+
+
+def _order(spec: VersionSpec, n_train: int) -> dict[str, int]:
+    """Batches of an arm, and what a trial trains on them.
+
+    Raises:
+        SaerlError: `too_few_steps`.
+    """
+    batches, trial = spec.batches, spec.trial
+    round_off = math.ceil if batches.tail == "pad" else math.floor
+    n_batches = batches.epochs * round_off(n_train / batches.batch_size)
+    if trial is None:
+        return {"n_batches": n_batches}
+    if trial.n_steps is not None and trial.n_steps > n_batches:
+        problem = f"The order has {n_batches:,} batches at most, fewer than {trial.n_steps:,} steps."
+        remedy = f"Register a version that asks for {n_batches:,} at most, or plans more with batches.epochs."
+        raise SaerlError("too_few_steps", problem, where="trial.n_steps", remedy=remedy)
+    return {
+        "n_batches": n_batches,
+        "n_trainings": len(arms_asked_for(spec)) * trial.n_seeds,
+        "n_trial_steps": trial.n_steps or n_batches,
+    }
 
 
 def _rollouts(home: HomeResource, compute: ComputeResource, key: str, n_prompts: int, machine: float) -> dict[str, Any]:
@@ -159,7 +203,7 @@ def _rollouts(home: HomeResource, compute: ComputeResource, key: str, n_prompts:
 def _prompts(home: HomeResource, compute: ComputeResource, key: str) -> tuple[pl.DataFrame, int]:
     """The version's prompts: those of the warehouse, or the source read and tokenised now."""
     warehouse = home.warehouse()
-    columns = ["text_id", "n_tokens", "n_rows"]
+    columns = ["text_id", "n_tokens", "n_rows", "split"]
     found = warehouse.rows("prompts", columns, dataset_version=key)
     if found.height:
         return found, warehouse.rows("rejected_rows", ["position"], dataset_version=key).height

@@ -3,11 +3,14 @@
 Belongs here: that trainings are whole and that the policy learns. Does not belong here: which order is better.
 """
 
+from collections.abc import Sequence
+
 import dagster as dg
 import polars as pl
 
 from saerl_assets.checks.verdict import verdict
-from saerl_assets.domain.trial import BASELINE, MIN_SEEDS
+from saerl_assets.domain.trial import BASELINE, MIN_SEEDS, arms_asked_for
+from saerl_assets.resources.home import HomeResource
 
 MIN_GAIN = 0.02
 """Points of accuracy, as a share, that the shuffled training must gain. Of less, steps to it say nothing."""
@@ -15,17 +18,26 @@ MIN_GAIN = 0.02
 
 @dg.asset_check(asset="trial_summary", additional_ins={"trial_evaluations": dg.AssetIn("trial_evaluations")})
 def every_arm_has_the_seeds_of_shuffle(
-    trial_summary: pl.DataFrame, trial_evaluations: pl.DataFrame
+    context: dg.AssetCheckExecutionContext,
+    home: HomeResource,
+    trial_summary: pl.DataFrame,  # noqa: ARG001 - the check is of this table
+    trial_evaluations: pl.DataFrame,
 ) -> dg.AssetCheckResult:
-    """Every arm was trained as often as the shuffled one, at least twice, so that they can be compared."""
-    if trial_summary.is_empty():
+    """Every arm that the spec asks for was trained as often as the shuffled one, at least twice, to be compared."""
+    spec = home.version(context.run.tags["dagster/partition"]).spec
+    return judge_trainings(trial_evaluations, arms_asked_for(spec))
+
+
+def judge_trainings(evaluations: pl.DataFrame, arms: Sequence[str]) -> dg.AssetCheckResult:
+    """The trainings held against the arms that were asked for."""
+    if evaluations.is_empty():
         return verdict([], "Nothing was trained.")
-    trained = trial_evaluations.group_by("arm").agg(pl.col("seed").unique().sort()).sort("arm")
-    seeds = {str(arm): set(found) for arm, found in trained.iter_rows()}
-    base = seeds.get(BASELINE, set())
+    trained = evaluations.group_by("arm").agg(pl.col("seed").unique())
+    seeds = dict.fromkeys(arms, frozenset[int]()) | {arm: frozenset(found) for arm, found in trained.iter_rows()}
+    base = seeds.get(BASELINE, frozenset())
     problems = [
         f"{arm} has {len(found)} of {len(base)} seeds: call saerl trial again, it goes on."
-        for arm, found in seeds.items()
+        for arm, found in sorted(seeds.items())
         if found != base
     ]
     if len(base) < MIN_SEEDS:

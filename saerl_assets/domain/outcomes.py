@@ -19,6 +19,7 @@ from saerl_assets.domain.spec import OutcomesSpec, digest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Doubles = NDArray[np.float64]
     Integers = NDArray[np.int64]
 
 PURPOSE = "rollouts"
@@ -164,13 +165,36 @@ def fold_rollouts(rollouts: pl.DataFrame, chosen: pl.DataFrame) -> pl.DataFrame:
 
 
 def observations_of(rollouts: pl.DataFrame, outcomes: OutcomesSpec) -> pl.DataFrame:
-    """Two observations of each rollout, for `label_observations`: its score, and one minus it."""
+    """What rollouts say, for `label_observations`.
+
+    Two observations of each, its score and one minus it; where the spec names an `agreement_label`, one of each prompt
+    with two rollouts or more, see `agreement`.
+    """
     builder = FrameBuilder(OBSERVATION_SCHEMA)
     for rollout, prompt, sample, score in rollouts.select("rollout_id", "prompt_id", "sample", "score").iter_rows():
         for label, value in ((outcomes.correct_label, score), (outcomes.difficulty_label, 1.0 - score)):
             origin = observation_id("rollouts", label, rollout)
             builder.add(label, origin, prompt, value, "rollouts", f"rollout {sample}")
+    if outcomes.agreement_label is not None:
+        label = outcomes.agreement_label
+        for (prompt,), group in rollouts.sort("rollout_id").group_by("prompt_id", maintain_order=True):
+            if group.height > 1:
+                origin = observation_id("rollouts", label, *group["rollout_id"])
+                value = agreement(group["score"].to_numpy())
+                builder.add(label, origin, str(prompt), value, "rollouts", f"{group.height} rollouts")
     return builder.frame()
+
+
+def agreement(scores: Doubles) -> float:
+    """How alike two answers to one prompt are scored on average, 0 to 1.
+
+    Args:
+        scores: float64 [n], 0 to 1, two or more. Of scores of 0 and 1 with the true mean p it estimates
+            1 - 2 p (1 - p) without bias: 1 where the group's rewards teach GRPO nothing, 0.5 where they teach it most.
+    """
+    ordered, n = np.sort(scores), len(scores)
+    difference = 2.0 * float((2 * np.arange(n) - n + 1) @ ordered) / (n * (n - 1))
+    return 1.0 - difference
 
 
 def _of_clusters(side: pl.DataFrame, n: int) -> pl.DataFrame:

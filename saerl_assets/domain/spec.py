@@ -411,6 +411,10 @@ class OutcomesSpec(Section):
     """Name of the label that is the mean score, the pass rate; `quality.label` reads it."""
     difficulty_label: str = "difficulty"
     """Name of the label that is one minus it; `difficulty.label` reads it."""
+    agreement_label: str | None = None
+    """Name of a third label, by default none: the mean agreement of two answers to the prompt, one minus the difference
+    of their scores. It is 1 where all answers are right or all are wrong, which teaches GRPO nothing. With
+    `difficulty.label` naming it, the prompts that have most to teach come first."""
     n_prompts: Annotated[int, Field(ge=1)] = 200
     """Prompts that are answered, those set apart for evaluation in their share."""
     n_rollouts: Annotated[int, Field(ge=1, le=10_000)] = 8
@@ -432,19 +436,25 @@ class OutcomesSpec(Section):
         return _checked_verifier(value)
 
     @model_validator(mode="after")
-    def _labels_are_two(self) -> OutcomesSpec:
-        for name in self.labels():
+    def _labels_differ(self) -> OutcomesSpec:
+        keys: dict[str, str] = {}
+        for key in ("correct_label", "difficulty_label", "agreement_label"):
+            name = getattr(self, key)
+            if name is None:
+                continue
             if not LABEL_PATTERN.fullmatch(name):
                 message = f"{_short(name)} is not a label name; use lower-case letters, digits and underscores"
                 raise ValueError(message)
-        if self.correct_label == self.difficulty_label:
-            message = f"outcomes.correct_label and outcomes.difficulty_label are both {self.correct_label!r}"
-            raise ValueError(message)
+            if name in keys:
+                message = f"outcomes.{keys[name]} and outcomes.{key} are both {name!r}"
+                raise ValueError(message)
+            keys[name] = key
         return self
 
-    def labels(self) -> tuple[str, str]:
+    def labels(self) -> tuple[str, ...]:
         """The names of the labels that it writes."""
-        return self.correct_label, self.difficulty_label
+        named = (self.correct_label, self.difficulty_label, self.agreement_label)
+        return tuple(name for name in named if name is not None)
 
 
 class TrialSpec(Section):

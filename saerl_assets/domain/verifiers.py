@@ -17,6 +17,7 @@ the rest of the line after `####`, the rest of the line after 'answer is' or 'an
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import json
@@ -27,6 +28,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from saerl_assets.domain.errors import SaerlError
@@ -72,6 +74,20 @@ def load_verifier(name: str) -> Verifier:
         return math_equal
     known: dict[str, Verifier] = {"exact": exact, "final_answer": final_answer, "reasoning_gym": reasoning_gym}
     return known[name] if name in known else _own(name)
+
+
+def verifier_digest(name: str) -> str:
+    """What tells one verifier from another: its name, and of a function of the user's own the source of its module.
+
+    Raises:
+        SaerlError: As `load_verifier`, of which this is the check.
+    """
+    load_verifier(name)
+    if name in get_args(BuiltIn):
+        return name
+    file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    source = Path(file).read_bytes() if file and Path(file).is_file() else b""
+    return f"{name} {hashlib.sha256(source).hexdigest()}"
 
 
 def needs_answer(name: str) -> bool:

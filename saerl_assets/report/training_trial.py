@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from saerl_assets.domain.trial import BASELINE, by_steps
+from saerl_assets.domain.trial import AT_LEAST, AT_MOST, BASELINE, EXACT, by_steps, interval_of
 from saerl_assets.report.blocks import Column, Table, cells, columns, number, rows
 from saerl_assets.report.style import BLUE, INK, MUTED, SERIES, VERMILION, card, label, message, png, tick_names
-from saerl_assets.report.words import count, figure
+from saerl_assets.report.words import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +27,13 @@ ARM_NAMES = {
     "balanced": "SAERL, balanced",
     "shuffle": "shuffle",
     "easy_to_hard": "easy to hard",
+    "dense_state": "dense state",
     "random_clusters": "random clusters",
+    "true_difficulty": "true difficulty",
     "length_difficulty": "length as difficulty",
     "random_drop": "random drop",
-    "dense_state": "dense state",
-    "true_difficulty": "true difficulty",
 }
+"""In the order in which curves are drawn, as far as there is room."""
 PLANNED = ("clustered", "balanced")
 MAX_CURVES = 6
 BEYOND = 3.0
@@ -88,15 +89,15 @@ def figure_trial_summary(summary: pl.DataFrame) -> bytes:
     drawn = card(
         f"Steps to {target:.1%} of held-out prompts, as a ratio to shuffle's",
         key=[("SAERL", BLUE), ("controls", MUTED)],
-        note="95% intervals over seeds; an open mark never got there, so its ratio is a lower bound",
+        note="95% intervals over seeds; an open mark is a bound: one of the two never got there",
         height=1.5 + 0.3 * len(arms),
     )
     axes = drawn.axes[0]
     for place, row in enumerate(arms):
         colour = BLUE if row["arm"] in PLANNED else MUTED
-        low, high = (min(row[name] or row["step_ratio"], BEYOND) for name in ("step_ratio_low", "step_ratio_high"))
+        low, high = (min(end, BEYOND) for end in _ends(row))
         axes.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
-        face = "none" if row["is_ratio_open"] else colour
+        face = colour if row["ratio_bound"] == EXACT else "none"
         ratio = min(row["step_ratio"], BEYOND)
         axes.plot([ratio], [place], color=colour, marker="o", markersize=6, markerfacecolor=face, linestyle="none")
     axes.axvline(1.0, color=VERMILION, linewidth=1.0, linestyle=":")
@@ -120,8 +121,9 @@ def trial_table(summary: pl.DataFrame) -> Table:
             number(row["final_accuracy"], f"{row['final_accuracy']:.1%}"),
             number(row["final_difference"], _difference(row)),
             number(row["steps_to_target"], _steps(row)),
+            number(row["n_censored"], _arrived(row)),
             number(row["step_ratio"], _ratio(row)),
-            number(row["time_ratio"], figure(row["time_ratio"])),
+            number(row["time_ratio"], _bounded(row, "time_ratio")),
         )
         for row in by_steps(summary).iter_rows(named=True)
     ]
@@ -134,6 +136,7 @@ def trial_table(summary: pl.DataFrame) -> Table:
             Column("final accuracy", "number"),
             Column("beside shuffle", "number", "difference in points, 95% interval over seeds"),
             Column("steps to the target", "number", "of the mean curve made monotone"),
+            Column("seeds that got there", "number", "each curve made monotone by itself"),
             Column("ratio to shuffle", "number", "95% interval over seeds; below 1 is faster"),
             Column("ratio in seconds", "number", "what the signals took counted in, on the machine that made them"),
         ),
@@ -156,13 +159,28 @@ def _steps(row: dict[str, Any]) -> str:
     return "not reached" if row["is_censored"] else count(round(row["steps_to_target"]))
 
 
+def _arrived(row: dict[str, Any]) -> str:
+    return "" if row["n_censored"] is None else f"{row['n_seeds'] - row['n_censored']} of {row['n_seeds']}"
+
+
 def _ratio(row: dict[str, Any]) -> str:
-    if row["step_ratio"] is None or row["arm"] == BASELINE:
+    said, interval = _bounded(row, "step_ratio"), interval_of(row)
+    return f"{said} ({interval})" if said and interval else said
+
+
+def _bounded(row: dict[str, Any], name: str) -> str:
+    """A ratio of an arm with what it is a bound of."""
+    if row[name] is None or row["arm"] == BASELINE:
         return ""
-    said = f"{'over ' if row['is_ratio_open'] else ''}{row['step_ratio']:.2f}"
+    bound = {AT_LEAST: "over ", AT_MOST: "under "}.get(row["ratio_bound"], "")
+    return f"{bound}{row[name]:.2f}"
+
+
+def _ends(row: dict[str, Any]) -> tuple[float, float]:
+    """Where the line of an arm's ratio begins and ends."""
     if row["step_ratio_low"] is None:
-        return said
-    return f"{said} ({row['step_ratio_low']:.2f} to {row['step_ratio_high']:.2f})"
+        return row["step_ratio"], row["step_ratio"]
+    return row["step_ratio_low"], BEYOND if row["step_ratio_high"] is None else row["step_ratio_high"]
 
 
 def _draw_curve(axes: Axes, evaluated: pl.DataFrame, colour: str, *, width: float) -> None:

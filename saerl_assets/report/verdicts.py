@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from saerl_assets.domain.training_feedback import difficulty_correlation, fullest
+from saerl_assets.domain.trial import judge_arm
 from saerl_assets.report.batches import REASONS, difficulty_ends
 from saerl_assets.report.exports import said_of_order
 from saerl_assets.report.style import finite, largest
@@ -220,15 +221,13 @@ def judge_feedback(inputs: ReportInputs) -> Verdict:
 
 def judge_trial(inputs: ReportInputs) -> Verdict:
     """Whether training in the exported order was seen to take fewer steps than in a shuffled one."""
-    found = inputs.trial_summary.filter(pl.col("arm") == inputs.planner).drop_nulls("step_ratio")
+    found = inputs.trial_summary.filter(pl.col("arm") == inputs.planner).drop_nulls("target")
     if found.is_empty():
         remedy = f"Ask for it: saerl trial {inputs.spec.key}"
         return Verdict("missing", f"Whether this order saves steps was not tried. {remedy}")
     row = found.row(0, named=True)
-    high, low = row["step_ratio_high"], row["step_ratio_low"]
-    is_better = high is not None and high < 1.0 and not row["is_censored"]
-    level: Level = "good" if is_better else "bad" if low is not None and low > 1.0 else "watch"
-    return Verdict(level, str(row["verdict"]))
+    levels: dict[str | None, Level] = {"better": "good", "worse": "bad", None: "watch"}
+    return Verdict(levels[judge_arm(row)], str(row["verdict"]))
 
 
 def judge_lineage(inputs: ReportInputs) -> Verdict:

@@ -12,7 +12,10 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 def progress_lines(say: Callable[[str], None], what: str) -> Progress:
-    """Progress as one line every five seconds: what is done, how fast, and how long the rest will take."""
+    """Progress as one line every five seconds: what is done, how fast, and how long the rest will take.
+
+    What was done before is not to be counted in: the speed is that of now.
+    """
     started = time.monotonic()
     last_line = started
 
@@ -28,8 +31,9 @@ def progress_lines(say: Callable[[str], None], what: str) -> Progress:
         rate = max(done, 1e-9) / (now - started)
         eta = (total - done) / rate
         percent = 100 * done / max(total, 1)
+        speed = f"{rate:,.0f} a second" if rate >= 1 else f"{1 / rate:,.1f} s each"
         say(
-            f"{what}: {done:,} of {total:,} {unit} ({percent:.0f}%), {rate:,.0f} a second, {clock(eta)} to go"
+            f"{what}: {done:,} of {total:,} {unit} ({percent:.0f}%), {speed}, {clock(eta)} to go"
             + (f"; {note}" if note else "")
         )
 

@@ -17,7 +17,7 @@ from saerl_assets.domain.folds import hash_fractions
 from saerl_assets.domain.seeds import derive_seed
 from saerl_assets.domain.spec import TrialSpec, digest
 from saerl_assets.domain.trial import BASELINE
-from saerl_assets.domain.verifiers import load_verifier, needs_answer
+from saerl_assets.domain.verifiers import needs_answer, verifier_digest
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.exports import export_arm
 from saerl_assets.resources.home import HomeResource
@@ -54,7 +54,7 @@ def open_trial(home: HomeResource, compute: ComputeResource, key: str) -> Trial:
         )
         remedy = "Register a version without [batches.feedback] for the trial."
         raise SaerlError("trial_with_feedback", problem, where="batches.feedback", remedy=remedy)
-    load_verifier(spec.verifier)
+    verifier = verifier_digest(spec.verifier)
     manifest = current_manifest(home, version)
     prompts = home.warehouse().rows("prompts", dataset_version=key)
     questions = _held_out(version, spec, prompts)
@@ -63,8 +63,8 @@ def open_trial(home: HomeResource, compute: ComputeResource, key: str) -> Trial:
     n_steps = _n_steps(spec, {arm: _whole_steps(manifest, arm, version.spec.batches.batch_size) for arm in arms})
     manifest_id = str(manifest["manifest_id"][0])
     settled = spec.model_dump(mode="json", exclude={"policy", "arms", "n_seeds", "target"})
-    asked = digest([[question.messages, question.answer] for question in questions])
-    identity = digest([manifest_id, files.digest, settled, n_steps, asked])
+    asked = digest([[each.messages, each.answer, each.extra, each.topic] for each in questions])
+    identity = digest([manifest_id, files.digest, settled, n_steps, asked, verifier])
     folder = home.open().trials(key) / identity[:16]
     orders = _Orders(home, version, manifest, prompts, folder / "orders")
     return Trial(folder, arms, orders.export, files, questions, spec, n_steps, compute.chosen_device())

@@ -52,10 +52,12 @@ class Trial:
     spec: TrialSpec
     n_steps: int
     device: str
+    seeds: Sequence[int] | None = None
+    """Of the trainings; by default as many as the spec says, from 0."""
 
     def trainings(self) -> list[tuple[int, str]]:
         """Seed and arm of each, seed by seed, so that whatever is done can be compared."""
-        return [(seed, arm) for seed in range(self.spec.n_seeds) for arm in self.arms]
+        return [(seed, arm) for seed in self.seeds or range(self.spec.n_seeds) for arm in self.arms]
 
     def result_file(self, seed: int, arm: str) -> Path:
         """Where the evaluations of one training are."""
@@ -69,7 +71,7 @@ def run_trial(
 
     Args:
         trial: The trial.
-        progress: Told after every evaluation, in optimizer steps of all trainings.
+        progress: Told after every evaluation, in optimizer steps: those of this call, of these and what is still to do.
         minutes: No training is begun that would probably end later, but for the first; it goes on at the next call.
             At 0 none is begun at all: what there is, is read.
         train: What does one training.
@@ -88,7 +90,7 @@ def run_trial(
             elapsed = time.monotonic() - started
             if minutes is not None and taken and elapsed + max(taken) > minutes * 60:
                 break
-            _train(trial, seed, arm, progress, train)
+            _train(trial, seed, arm, progress, train, n_before=len(taken))
             taken.append(time.monotonic() - started - elapsed)
     return read_evaluations(trial)
 
@@ -104,11 +106,12 @@ def read_evaluations(trial: Trial) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=EVALUATION_SCHEMA)
 
 
-def _train(trial: Trial, seed: int, arm: str, progress: Progress, train: Train) -> None:
+def _train(trial: Trial, seed: int, arm: str, progress: Progress, train: Train, *, n_before: int) -> None:
     """One training; its result appears when it has ended."""
     rows: list[dict[str, object]] = []
     trainings = trial.trainings()
     n_done = sum(trial.result_file(*each).is_file() for each in trainings)
+    n_left = len(trainings) - n_done
     work = trial.folder / f"{arm}-{seed}.work"
     shutil.rmtree(work, ignore_errors=True)  # of one that was killed
 
@@ -124,10 +127,11 @@ def _train(trial: Trial, seed: int, arm: str, progress: Progress, train: Train) 
             }
         )
         progress(
-            n_done * trial.n_steps + step,
-            len(trainings) * trial.n_steps,
+            n_before * trial.n_steps + step,
+            (n_before + n_left) * trial.n_steps,
             unit="steps",
-            note=f"{arm}, seed {seed}, step {step} of {trial.n_steps}: {accuracy:.1%} right",
+            note=f"training {n_done + 1} of {len(trainings)}: {arm}, seed {seed}, step {step} of {trial.n_steps}: "
+            f"{accuracy:.1%} right",
         )
 
     train(

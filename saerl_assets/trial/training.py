@@ -91,8 +91,12 @@ def train_once(training: Training, on_evaluation: OnEvaluation) -> None:
     from saerl_assets.trainers.trl import OrderCallback, load
 
     export, spec, n_steps = training.export, training.spec, training.n_steps
-    model, tokenizer = _load_policy(training.files, spec, training.device)
-    as_chat = spec.template == "chat"
+    model, tokenizer = _load_policy(training.files, training.device)
+    as_chat = _as_chat(spec, training.questions)
+    if as_chat and tokenizer.chat_template is None:
+        remedy = "Set trial.template to 'plain', with prompts that are texts and no messages."
+        problem = f"The policy {training.files.source} has no chat template."
+        raise SaerlError("no_chat_template", problem, where="trial.template", remedy=remedy)
     kind = training.device.partition(":")[0]
     per_device = _largest_divisor(_batch_size(export) * spec.n_generations, COMPLETIONS_AT_ONCE.get(kind, 16))
     dataset, settings = load(
@@ -168,8 +172,8 @@ def evaluate(
     """The share of answers to held-out prompts that are right, 0 to 1.
 
     One answer to each, of the likeliest token each time, or `evaluation_samples` sampled ones: with the same random
-    numbers at every step and in every training, so that chance has no part in what two of them differ by. The model is
-    left in the mode that it was in, and torch's random numbers as they were.
+    numbers at every step and in every training, so that equal models answer alike. The model is left in the mode that
+    it was in, and torch's random numbers as they were.
     """
     import torch
     from transformers import GenerationConfig
@@ -177,22 +181,21 @@ def evaluate(
     score = load_verifier(spec.verifier)
     was_training, n_right = model.training, 0
     model.eval()
-    ends = tokenizer.eos_token_id
     settings: Any = GenerationConfig  # its own types leave the arguments open
     n_samples = max(spec.evaluation_samples, 1)
     sampling = {"do_sample": True, "temperature": spec.temperature, "top_k": 0, "num_return_sequences": n_samples}
     config = settings(
         **(sampling if spec.evaluation_samples else {"do_sample": False}),
         max_new_tokens=spec.max_new_tokens,
-        eos_token_id=ends,
+        eos_token_id=_ends_of(model, tokenizer),
         pad_token_id=tokenizer.pad_token_id,
     )
     ordered = sorted(questions, key=lambda question: len(asked(question.messages)))
-    each_time = max(at_once // n_samples, 1)
+    each_time, as_chat = max(at_once // n_samples, 1), _as_chat(spec, questions)
     for at in range(0, len(ordered), each_time):
         batch = ordered[at : at + each_time]
-        texts = [_prompt_of(question, tokenizer, as_chat=spec.template == "chat") for question in batch]
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=spec.template != "chat")
+        texts = [_prompt_of(question, tokenizer, as_chat=as_chat) for question in batch]
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=not as_chat)
         inputs = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
         with torch.no_grad(), _own_randomness(model.device, at):
             out = model.generate(**inputs, generation_config=config)
@@ -246,23 +249,37 @@ def _said(text: Any) -> str:  # noqa: ANN401 - text or messages
     return text if isinstance(text, str) else str(text[-1]["content"])
 
 
-def _load_policy(files: ModelFiles, spec: TrialSpec, device: str) -> tuple[Any, Any]:
-    """The policy with float32 weights, which a training rounds where that is safe, and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _as_chat(spec: TrialSpec, questions: Sequence[Question]) -> bool:
+    """Whether the policy's chat template renders what is asked: it does wherever prompts are messages."""
+    return spec.template == "chat" or any(question.is_chat for question in questions)
+
+
+def _load_policy(files: ModelFiles, device: str) -> tuple[Any, Any]:
+    """The policy with float32 weights, which a training rounds where that is safe, and its tokenizer.
+
+    Of what its files suggest for sampling only the tokens that end an answer are kept: a penalty on repeats, say, is
+    not what the trainer samples with.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     from saerl_assets.models.gguf import tokeniser_folder
     from saerl_assets.models.reader import check_complete, load_weights
 
     tokenizer: Any = AutoTokenizer.from_pretrained(tokeniser_folder(files), padding_side="left", local_files_only=True)
-    if spec.template == "chat" and tokenizer.chat_template is None:
-        remedy = "Set trial.template to 'plain'."
-        problem = f"The policy {files.source} has no chat template."
-        raise SaerlError("no_chat_template", problem, where="trial.template", remedy=remedy)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model, found = load_weights(AutoModelForCausalLM, files, "float32")
     check_complete(found, files)
+    settings: Any = GenerationConfig  # its own types leave the arguments open
+    model.generation_config = settings(eos_token_id=_ends_of(model, tokenizer), pad_token_id=tokenizer.pad_token_id)
     return model.requires_grad_(requires_grad=True).to(device).train(), tokenizer
+
+
+def _ends_of(model: Any, tokenizer: Any) -> list[int]:  # noqa: ANN401 - transformers' own types are loose
+    """The tokens that end an answer: the model's own, of which there may be several, and the tokenizer's; as in TRL."""
+    found = model.generation_config.eos_token_id
+    own = [] if found is None else [found] if isinstance(found, int) else list(found)
+    return sorted({*own, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
 
 
 def _batch_size(export: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from saerl_assets.automation.estimate import Estimate, estimate
+from saerl_assets.domain.errors import SaerlError
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets_tests.tiny import KEY, N_DUPLICATES, N_PROMPTS, N_REJECTED, TRAINED_SAE, TinyWorld
@@ -70,3 +71,25 @@ def test_health_and_evidence_cost_time(
     both, topic_alone = plan(fresh_home), plan(fresh_home, "spare-v1")
     assert both.seconds_health > topic_alone.seconds_health == 0
     assert both.seconds_evidence == 3 * topic_alone.seconds_evidence > 0
+
+
+def test_the_order_has_no_more_batches_than_the_plan_said(tiny_home: HomeResource) -> None:
+    manifest = tiny_home.warehouse().rows("batch_manifest", dataset_version=KEY)
+    n_batches = manifest.filter(arm="shuffle").select("epoch", "step").n_unique()
+    assert 0 < n_batches <= plan(tiny_home).n_batches < N_PROMPTS
+
+
+def test_a_trial_is_counted_and_too_long_a_one_refused(tiny_world: TinyWorld, fresh_home: HomeResource) -> None:
+    trial: dict[str, object] = {"policy": "path:policy", "verifier": "exact", "n_seeds": 3}
+    tiny_world.register(fresh_home, "asks-v1", trial=trial | {"arms": ["clustered"], "n_steps": 2})
+    found = plan(fresh_home, "asks-v1")
+    assert (found.n_trainings, found.n_trial_steps) == (6, 2)
+    assert any("6 trainings of 2 steps" in " ".join(line) for line in found.lines())
+    tiny_world.register(fresh_home, "all-v1", trial=trial)
+    every = plan(fresh_home, "all-v1")
+    assert every.n_trainings > 6
+    assert every.n_trial_steps == every.n_batches
+    tiny_world.register(fresh_home, "long-v1", trial=trial | {"n_steps": every.n_batches + 1})
+    with pytest.raises(SaerlError, match=f"{every.n_batches} batches at most") as refused:
+        plan(fresh_home, "long-v1")
+    assert refused.value.code == "too_few_steps"

@@ -6,15 +6,15 @@ import numpy as np
 import polars as pl
 
 from saerl_assets.checks import training_trial
+from saerl_assets.checks.training_trial import judge_trainings
 from saerl_assets.domain.trial import EVALUATION_SCHEMA, SUMMARY_SCHEMA, summarise_trial
 from saerl_assets_tests.checks.cases import plain
 from saerl_assets_tests.report.frames import trial_evaluations
 
-every_arm_has_the_seeds_of_shuffle = plain(training_trial.every_arm_has_the_seeds_of_shuffle)
 the_policy_learns = plain(training_trial.the_policy_learns)
 
 EVALUATIONS = trial_evaluations(np.random.default_rng(0))
-NOTHING = (pl.DataFrame(schema=SUMMARY_SCHEMA), pl.DataFrame(schema=EVALUATION_SCHEMA))
+ARMS = ["shuffle", "clustered", "easy_to_hard", "random_clusters"]
 
 
 def summed_up(evaluations: pl.DataFrame) -> pl.DataFrame:
@@ -23,25 +23,31 @@ def summed_up(evaluations: pl.DataFrame) -> pl.DataFrame:
 
 def test_a_whole_trial_of_a_policy_that_learns_passes() -> None:
     summary = summed_up(EVALUATIONS)
-    assert every_arm_has_the_seeds_of_shuffle(summary, EVALUATIONS).passed
+    assert judge_trainings(EVALUATIONS, ARMS).passed
     assert the_policy_learns(summary).passed
 
 
 def test_nothing_trained_is_nothing_wrong() -> None:
-    assert every_arm_has_the_seeds_of_shuffle(*NOTHING).passed
-    assert the_policy_learns(NOTHING[0]).passed
+    assert judge_trainings(pl.DataFrame(schema=EVALUATION_SCHEMA), ARMS).passed
+    assert the_policy_learns(pl.DataFrame(schema=SUMMARY_SCHEMA)).passed
+
+
+def test_an_arm_that_was_asked_for_and_not_trained_is_named() -> None:
+    found = judge_trainings(EVALUATIONS, [*ARMS, "dense_state"])
+    assert not found.passed
+    assert "dense_state has 0 of 5 seeds" in str(found.description)
 
 
 def test_an_arm_that_lacks_a_seed_is_named() -> None:
     partial = EVALUATIONS.filter(~((pl.col("arm") == "clustered") & (pl.col("seed") == 4)))
-    found = every_arm_has_the_seeds_of_shuffle(summed_up(partial), partial)
+    found = judge_trainings(partial, ARMS)
     assert not found.passed
     assert "clustered has 4 of 5 seeds" in str(found.description)
 
 
 def test_one_seed_is_too_few() -> None:
     single = EVALUATIONS.filter(pl.col("seed") == 0)
-    found = every_arm_has_the_seeds_of_shuffle(summed_up(single), single)
+    found = judge_trainings(single, ARMS)
     assert not found.passed
     assert "shuffle was trained 1 times" in str(found.description)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from saerl_assets.domain.labels import fold_labels
 from saerl_assets.domain.outcomes import (
+    agreement,
     choose_prompts,
     fold_rollouts,
     observations_of,
@@ -159,6 +162,34 @@ def test_rollouts_fold_into_pass_rates_and_labels_with_their_count() -> None:
     assert set(labels.filter(label="difficulty")["value"]) == {0.375}
     assert set(labels["n_observations"]) == {4}
     assert set(observations["source"]) == {"rollouts"}
+
+
+def test_a_third_label_says_how_alike_the_answers_are_scored() -> None:
+    chosen = choose(*some_prompts(20), 6)
+    named = SPEC.model_copy(update={"agreement_label": "agreement"})
+    rollouts = rolled([0.0, 1.0, 1.0, 0.5], chosen)
+    observations = observations_of(rollouts, named).filter(label="agreement")
+    assert observations.height == chosen.height
+    assert observations.sort("observation_id").equals(
+        observations_of(rollouts.reverse(), named).filter(label="agreement").sort("observation_id")
+    )
+    assert set(observations["value"]) == {1 - (1 + 1 + 0.5 + 0 + 0.5 + 0.5) / 6}
+    assert observations_of(rolled([1.0], chosen), named).filter(label="agreement").is_empty()
+
+
+def test_agreement_is_one_of_equal_scores_and_has_no_bias() -> None:
+    assert agreement(np.ones(5)) == 1.0
+    assert agreement(np.array([0.0, 1.0])) == 0.0
+    drawn = np.random.default_rng(0).random((20_000, 4)) < 0.3
+    found = np.mean([agreement(scores) for scores in drawn.astype(float)])
+    assert found == pytest.approx(1 - 2 * 0.3 * 0.7, abs=0.01)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
+def test_agreement_is_one_minus_the_mean_difference_of_pairs(scores: list[float]) -> None:
+    pairs = [abs(a - b) for a, b in itertools.combinations(scores, 2)]
+    assert agreement(np.array(scores)) == pytest.approx(1 - sum(pairs) / len(pairs))
 
 
 def test_nothing_rolled_out_is_nothing_observed() -> None:

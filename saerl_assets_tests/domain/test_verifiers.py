@@ -5,6 +5,7 @@ import math
 import sys
 import threading
 from fractions import Fraction
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,7 @@ from saerl_assets.domain.verifiers import (
     last_number,
     load_verifier,
     needs_answer,
+    verifier_digest,
     verifier_fields,
 )
 
@@ -266,3 +268,16 @@ def test_what_a_verifier_is_given_of_a_row() -> None:
     assert verifier_fields('{"level": 2}', prompt="what?", topic="t") == {"prompt": "what?", "topic": "t", "level": 2}
     assert verifier_fields({"topic": "own"}, prompt="", topic="t") == {"prompt": "", "topic": "own"}
     assert "topic" not in verifier_fields({}, prompt="")
+
+
+def test_a_verifier_that_was_edited_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "edited_verifier.py"
+    file.write_text("def reward(completion, answer, fields):\n    return 1.0\n")
+    before = verifier_digest("edited_verifier:reward")
+    assert verifier_digest("edited_verifier:reward") == before
+    file.write_text("def reward(completion, answer, fields):\n    return 0.0\n")
+    assert verifier_digest("edited_verifier:reward") != before
+    assert verifier_digest("exact") == "exact"
+    with pytest.raises(SaerlError, match="cannot be imported"):
+        verifier_digest("no_such_module:reward")

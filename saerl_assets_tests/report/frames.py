@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saerl_assets.domain.outcomes import fold_rollouts
 from saerl_assets.domain.spec import VersionSpec, canonical_json, parse_spec, spec_digest
-from saerl_assets.domain.trial import EVALUATION_SCHEMA, summarise_trial
+from saerl_assets.domain.trial import BASELINE, EVALUATION_SCHEMA, SignalCost, summarise_trial
 from saerl_assets.report.inputs import ReportInputs
 from saerl_assets.storage.schema import tables
 
@@ -146,9 +146,12 @@ def the_frames(n: int = 2000, n_clusters: int = 31) -> dict[str, pl.DataFrame]:
         "training_feedback": _feedback(world),
         "curriculum_steps": _curriculum_steps(),
         "trial_evaluations": (evaluations := trial_evaluations(world.rng)).with_columns(trial_id=pl.lit("f" * 16)),
-        "trial_summary": summarise_trial(evaluations, target=None, seed=7, signal_seconds=90.0).with_columns(
-            trial_id=pl.lit("f" * 16)
-        ),
+        "trial_summary": summarise_trial(
+            evaluations,
+            target=None,
+            seed=7,
+            costs={arm: SignalCost(90.0, 40.0) for arm in evaluations["arm"].unique() if arm != BASELINE},
+        ).with_columns(trial_id=pl.lit("f" * 16)),
     }
     return {name: tables()[name].conform(frame, KEY) for name, frame in made.items()}
 

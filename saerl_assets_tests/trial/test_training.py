@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -13,10 +14,12 @@ from saerl_assets.automation.summary import run_version
 from saerl_assets.cli import main
 from saerl_assets.domain.candidates import gather_candidates
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.models.sources import locate_model
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.trials import open_trial
 from saerl_assets.trainers.export import check_export, load_order
+from saerl_assets.trial.training import _load_policy
 from saerl_assets_tests.tiny import KEY, TinyWorld, make_world
 from saerl_assets_tests.trainers.grpo import write_policy
 
@@ -86,12 +89,31 @@ def test_a_trial_trains_each_arm_and_says_what_came_of_it(home: HomeResource) ->
         assert rows[0]["seconds"] == 0 < rows[1]["seconds"] < rows[2]["seconds"]
     first = {json.loads(trial.result_file(0, arm).read_text())[0]["accuracy"] for arm in trial.arms}
     assert len(first) == 1, "every arm begins with the same weights"
+    assert 0 < first.pop() < 1
     before = {path: path.stat().st_mtime_ns for path in trial.folder.glob("*.json")}
     code, said = called(home)
     assert code == 0
-    assert "clustered: 1 seeds, no interval: nothing can be said yet." in said
+    assert "(1 seed): 5 seeds at least make a verdict." in said
     assert "2 of 2 trainings" in said
     assert before == {path: path.stat().st_mtime_ns for path in trial.folder.glob("*.json")}
+
+
+def test_what_a_policy_suggests_for_sampling_is_not_how_it_is_trained(world: TinyWorld, tmp_path: Path) -> None:
+    folder = tmp_path / "opinionated"
+    shutil.copytree(world.folder / "policy", folder)
+    suggested = {"do_sample": True, "top_p": 0.1, "top_k": 3, "repetition_penalty": 9.0, "eos_token_id": [7, 8]}
+    (folder / "generation_config.json").write_text(json.dumps(suggested))
+    files = locate_model(f"path:{folder}", cache=tmp_path / "cache", folder=tmp_path, key="trial.policy")
+    model, tokenizer = _load_policy(files, "cpu")
+    kept = model.generation_config
+    assert {name: getattr(kept, name) for name in suggested if name != "eos_token_id"} == {
+        "do_sample": None,
+        "top_p": None,
+        "top_k": None,
+        "repetition_penalty": None,
+    }
+    assert {7, 8} <= set(kept.eos_token_id)
+    assert tokenizer.eos_token_id is None or tokenizer.eos_token_id in kept.eos_token_id
 
 
 def test_every_seed_follows_an_order_of_its_own(home: HomeResource, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,18 @@ def test_progress_counts_the_steps_of_all_trainings(tmp_path: Path) -> None:
     run_trial(make_trial(tmp_path), tell, train=Pretending())
     total = 6 * STEPS[-1]
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
-    assert told[-1] == (total, total, "easy_to_hard, seed 1, step 4 of 4: 24.0% right")
+    assert told[-1] == (total, total, "training 6 of 6: easy_to_hard, seed 1, step 4 of 4: 24.0% right")
+
+
+def test_progress_of_a_trial_that_goes_on_counts_what_is_left(tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    trial = make_trial(tmp_path)
+    run_trial(replace(trial, spec=trial.spec.model_copy(update={"n_seeds": 1})), silent, train=Pretending())
+    run_trial(trial, lambda done, total, **more: told.append((done, total, more["note"])), train=Pretending())
+    assert {total for _, total, _ in told} == {3 * STEPS[-1]}, "three of six were trained before"
+    assert told[0][0] == STEPS[0]
+    assert told[-1][0] == 3 * STEPS[-1]
+    assert told[-1][2].startswith("training 6 of 6")
 
 
 def test_the_settings_are_read_from_the_spec() -> None:

@@ -1,0 +1,77 @@
+"""examples/trial and benchmarks/orders.py: every spec is one, and its trial fits the order that it plans."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from saerl_assets.automation.estimate import _order
+from saerl_assets.domain.gym import parse_tasks
+from saerl_assets.domain.spec import VersionSpec, parse_spec
+from saerl_assets.domain.trial import BASELINE, arms_asked_for
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ROOT = Path(__file__).parents[2]
+SPECS = ("trial", "quick", "smollm2")
+
+
+def read(name: str) -> VersionSpec:
+    path = ROOT / "examples" / "trial" / f"{name}.toml"
+    return parse_spec(path.read_text(encoding="utf-8"), str(path))
+
+
+@pytest.fixture(scope="module")
+def orders() -> ModuleType:
+    """The benchmark as a module."""
+    spec = importlib.util.spec_from_file_location("orders", ROOT / "benchmarks" / "orders.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["orders"] = module  # its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_trial_of_a_spec_fits_its_prompts(name: str) -> None:
+    spec = read(name)
+    tasks = ROOT / "examples" / "trial" / spec.data.source.partition(":")[2]
+    with tasks.open("rb") as file:
+        n_rows = min(parse_tasks(tomllib.load(file)).n_rows, spec.data.limit or 10**9)
+    n_train = int(n_rows * (1 - spec.split.evaluation_fraction) * 0.95)  # the split is by hash
+    found = _order(spec, n_train)
+    assert found["n_trainings"] == len(arms_asked_for(spec)) * spec.trial.n_seeds  # type: ignore[union-attr]
+    assert found["n_trial_steps"] > 0
+    assert arms_asked_for(spec)[0] == BASELINE
+
+
+def test_every_order_is_an_arm_of_a_version_of_its_own(orders: ModuleType) -> None:
+    base = read("trial")
+    keys: dict[str, VersionSpec] = {}
+    for order in orders.ORDERS.values():
+        for seed in (base.seed, 8):
+            args = argparse.Namespace(spec=orders.SPEC, version_seed=seed)
+            spec = orders._spec(args, order.changes)
+            assert keys.setdefault(spec.key, spec) == spec, "one key, one spec"
+            assert order.arm in {*spec.batches.controls, "clustered", "balanced"}
+            assert spec.seed == seed
+            assert spec.batches.model_copy(update={"curriculum": base.batches.curriculum}) == base.batches
+    assert keys[base.key] == base
+    assert len(keys) == 2 * len({str(order.changes) for order in orders.ORDERS.values()})
+
+
+def test_a_confirmation_has_the_order_with_its_controls(orders: ModuleType) -> None:
+    names = orders._names(argparse.Namespace(confirm="hard first", orders=None))
+    assert names[0] == "hard first"
+    assert {name.partition(", ")[2] for name in names[1:]} == {*orders.CONTROLS, "true label"}
+    searched = orders._names(argparse.Namespace(confirm=None, orders=None))
+    assert set(searched) < set(orders.ORDERS)
+    assert {"easy first", "hard first", "contested first, true label"} <= set(searched)

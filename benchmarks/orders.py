@@ -12,9 +12,10 @@ against, seed by seed.
 The rule, fixed before the first training: the winner of the search is the order with the highest accuracy averaged over
 the evaluations (a curve's height, less noisy than where it crosses a target), among those that a user can have: an
 order by the label itself is a ceiling. Being the best of many on two seeds, it is worth what `--confirm` says of it:
-under another seed of the version, so that split, SAE, labelled prompts and orders are drawn anew, and with trainings
-whose seeds the search has not used. Beside it are trained what tells where a difference comes from: the same order
-without the SAE (dense state), with random clusters, without clusters, and by the label itself.
+under another seed of the version, so that SAE, clusters, labels and orders are drawn anew, and with trainings whose
+seeds the search has not used. The prompts are the same, and so is which of them are held out. Beside it are trained
+what tells where a difference comes from: the same order without the SAE (dense state), with random clusters, without
+clusters, and by the label itself.
 
 Results are kept in `--home`: interrupted, the same command goes on, several may share the work, and an order that is
 added costs its own trainings. The last line is JSON.

@@ -197,7 +197,7 @@ def test_an_actor_that_fails_on_a_shard_has_it_done_elsewhere_and_one_that_alway
         found.update(crew.results(TASKS))
     assert caught.value.code == "task_failed"
     assert crew.n_retried == 1 + MAX_TRIES - 1
-    assert len(set(found.values())) == 3, "one on each node"
+    assert len(set(found.values())) >= 2, "on a busy machine the others can be done before the third actor has begun"
     assert found["task 3"] != int((tmp_path / "failed-once").read_text())
 
 

@@ -140,7 +140,7 @@ def save_topk(folder: Path, decoder: Any, bias: Any, k: int, *, encoder: Any = N
     from safetensors.numpy import save_file
 
     n_latents, d_in = decoder.shape
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # a module that a worker comes back to sets up again
     save_file(
         {
             "W_enc": np.ascontiguousarray((decoder if encoder is None else encoder).T),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from saerl_assets.models.texts import Shard
 
 SECONDS_A_SHARD = 0.1
+SECONDS_TO_BEGIN = 300.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Note:
     """The task that raises on the first worker that has it."""
     fails_always: str = ""
     dies_always: str = ""
+    n_workers: int = 0
+    """Tasks wait until so many workers have begun, so that each gets some however slowly they come up."""
 
     def open(self, _device: str) -> Callable[[str], int]:
         """Nothing is loaded."""
@@ -53,6 +56,12 @@ class Note:
 
         def run(task: str) -> int:
             time.sleep(SECONDS_A_SHARD)
+            give_up_at = time.monotonic() + SECONDS_TO_BEGIN
+            while sum(file.name.isdigit() for file in self.folder.iterdir()) < self.n_workers:
+                if time.monotonic() > give_up_at:
+                    message = f"fewer than {self.n_workers} workers began"
+                    raise TimeoutError(message)
+                time.sleep(SECONDS_A_SHARD)
             once = self.folder / "failed-once"
             if task == self.fails_first and not once.exists():
                 once.write_text(str(os.getpid()))

@@ -203,7 +203,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", default=str(SPEC), metavar="FILE", help="default: the trial's in examples/trial")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--orders", nargs="+", choices=list(ORDERS), metavar="NAME", help="default: all of them")
+    which.add_argument(
+        "--orders", nargs="+", choices=list(ORDERS), metavar="NAME", help="default: all but the controls"
+    )
     which.add_argument("--confirm", choices=list(ORDERS), metavar="NAME", help="the winner of the search, by its name")
     parser.add_argument("--seeds", type=int, help="trainings of each (default: 2, to confirm 5)")
     parser.add_argument("--first-seed", type=int, help="of them (default: 0, to confirm 100)")

@@ -57,7 +57,8 @@ class Trial:
 
     def trainings(self) -> list[tuple[int, str]]:
         """Seed and arm of each, seed by seed, so that whatever is done can be compared."""
-        return [(seed, arm) for seed in self.seeds or range(self.spec.n_seeds) for arm in self.arms]
+        seeds = range(self.spec.n_seeds) if self.seeds is None else self.seeds
+        return [(seed, arm) for seed in seeds for arm in self.arms]
 
     def result_file(self, seed: int, arm: str) -> Path:
         """Where the evaluations of one training are."""

@@ -81,6 +81,10 @@ def test_a_trial_trains_each_arm_and_says_what_came_of_it(home: HomeResource) ->
     told = json.loads(said)
     assert (told["trainings"], told["of"]) == (2, 2)
     assert [row["arm"] for row in told["arms"]] == ["shuffle", "clustered"]
+    shuffled, clustered = told["arms"]
+    assert (shuffled["signal_seconds"], shuffled["signal_gpu_seconds"]) == (0.0, 0.0)
+    assert clustered["signal_seconds"] > 1, "reading, scoring and planning are on record"
+    assert clustered["signal_gpu_seconds"] == 0.0, "no step held a GPU"
     trial = open_trial(home, ComputeResource(device="cpu"), KEY)
     for seed, arm in trial.trainings():
         rows = json.loads(trial.result_file(seed, arm).read_text())

@@ -253,7 +253,7 @@ def delete(key: str, *, yes: bool) -> None:
 
 @main.command()
 @click.argument("key", shell_complete=_keys)
-@click.option("--use", metavar="ID", help="Make this manifest the current one; a beginning of its id is enough.")
+@click.option("--use", metavar="ID", help="Make this manifest the current one; six digits of its id are enough.")
 @click.option("--rollback", is_flag=True, help="Make the one before the current one current again.")
 def manifest(key: str, use: str | None, *, rollback: bool) -> None:
     """List a version's manifests, make one current, or roll back.

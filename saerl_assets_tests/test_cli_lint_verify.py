@@ -92,6 +92,7 @@ def test_an_export_is_linted_and_verified(built: HomeResource) -> None:
     manifest_id = str(built.version(KEY).current_manifest_id)
     for name in (KEY, manifest_id, manifest_id[:10]):
         assert "follows the manifest: " in saerl("verify", "log.jsonl", "--manifest", name)
+    assert "[unknown_manifest]" in saerl("verify", "log.jsonl", "--manifest", manifest_id[:5], code=EXIT_USER_ERROR)
     told = saerl("verify", "log.jsonl", "--manifest", KEY, "--arm", "shuffle", code=EXIT_USER_ERROR)
     assert "leaves the manifest at batch" in told
     log_of(order.reverse().with_columns(order["epoch"], order["step"]), Path("log.jsonl"))

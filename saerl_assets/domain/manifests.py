@@ -1,12 +1,13 @@
 """The identity of a manifest: one name for one order.
 
 Belongs here: the digest over the rows of `batch_manifest` and `deferred_prompts`, and holding a manifest
-against it. Does not belong here: planning (batches).
+against it, finding one by its id's beginning. Does not belong here: planning (batches).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import polars as pl
 
@@ -18,6 +19,9 @@ MANIFEST_COLUMNS = ("arm", "epoch", "step", "slot", "prompt_id", "cluster_id", "
 
 DEFERRED_COLUMNS = ("arm", "epoch", "prompt_id", "reason_code", "reason")
 """Columns of `deferred_prompts` beside `manifest_id`, in the table's order."""
+
+MIN_DIGITS = 6
+"""Hex digits that name a manifest at least: a shorter beginning fits one by chance, and a typo would be obeyed."""
 
 _GROUP = ["arm", "epoch"]
 _LITTLE_ENDIAN = {pl.UInt32: "<u4", pl.Float64: "<f8", pl.Boolean: "u1"}
@@ -70,6 +74,13 @@ def group_entry(
 def name_groups(groups: list[tuple[str, int, int, str, int, str]], *, key: str) -> str:
     """Step 3, from the entries by (arm, epoch)."""
     return digest([key, groups])
+
+
+def manifests_named(known: Iterable[str], beginning: str) -> list[str]:
+    """The manifests whose id begins like that, sorted: none for fewer than `MIN_DIGITS` digits."""
+    if len(beginning) < MIN_DIGITS:
+        return []
+    return sorted({manifest_id for manifest_id in known if manifest_id.startswith(beginning)})
 
 
 def verify_manifest(manifest: pl.DataFrame, deferred: pl.DataFrame, *, key: str) -> None:

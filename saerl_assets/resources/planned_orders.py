@@ -10,6 +10,7 @@ import polars as pl
 
 from saerl_assets.disk import placed
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.manifests import MIN_DIGITS, manifests_named
 from saerl_assets.domain.prompt_texts import PromptTexts
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.trainers.export import whole_batches
@@ -21,7 +22,7 @@ def find_planned_order(home: HomeResource, name: str, arm: str | None = None) ->
 
     Args:
         home: The home of versions and manifests; not touched for a folder.
-        name: Folder, version key or beginning of a manifest's id.
+        name: Folder, version key or a manifest's id, of which `MIN_DIGITS` digits are enough.
         arm: Arm of the manifest; the spec's planner by default. A folder has one only.
 
     Raises:
@@ -63,9 +64,10 @@ def _find_manifest(home: HomeResource, name: str) -> tuple[str, str]:
             remedy = f"Run it first: saerl run {name}"
             raise SaerlError("no_manifest", f"{name} has no manifest yet.", remedy=remedy)
         return name, current
-    found = known.filter(pl.col("manifest_id").str.starts_with(name)).unique() if name else known[:0]
+    found = known.filter(pl.col("manifest_id").is_in(manifests_named(known["manifest_id"], name))).unique()
     if found.height != 1:
-        remedy = "Give an export's folder, a version's key, or the beginning of an id that saerl manifest KEY lists."
+        named = f"{MIN_DIGITS} digits or more of an id that saerl manifest KEY lists"
+        remedy = f"Give an export's folder, a version's key, or {named}."
         problem = f"{name!r} is no folder, and names {found.height} manifests."
         raise SaerlError("unknown_manifest", problem, where="--manifest", remedy=remedy)
     return str(found["dataset_version"][0]), str(found["manifest_id"][0])

@@ -16,6 +16,7 @@ import duckdb
 import polars as pl
 
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.manifests import MIN_DIGITS, manifests_named
 from saerl_assets.domain.spec import VersionSpec, canonical_json, digest, from_canonical, spec_digest
 from saerl_assets.storage.notes import Note, remove_note, write_note
 from saerl_assets.storage.schema import tables
@@ -192,15 +193,16 @@ class Catalog:
                 )
 
     def set_current_manifest(self, key: str, manifest_id: str) -> None:
-        """Makes one of the version's manifests the current one.
+        """Makes one of the version's manifests the current one, by its id or its first `MIN_DIGITS` digits or more.
 
         Raises:
             SaerlError: `unknown_manifest`, naming those that there are.
         """
         known = self.warehouse.rows("manifests", dataset_version=key)["manifest_id"].to_list()
-        matches = [known_id for known_id in known if known_id.startswith(manifest_id)]
+        matches = manifests_named(known, manifest_id)
         if len(matches) != 1:
-            remedy = f"Manifests of {key}: {', '.join(known_id[:12] for known_id in known) or 'none yet'}."
+            listed = ", ".join(known_id[:12] for known_id in known) or "none yet"
+            remedy = f"Give {MIN_DIGITS} digits or more. Manifests of {key}: {listed}."
             raise SaerlError("unknown_manifest", f"{manifest_id!r} names {len(matches)} manifests.", remedy=remedy)
         self.warehouse.transact(f"{key} current manifest", lambda connection: make_current(connection, key, matches[0]))
 

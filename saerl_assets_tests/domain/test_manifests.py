@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.domain.manifests import manifest_digest, verify_manifest
+from saerl_assets.domain.manifests import MIN_DIGITS, manifest_digest, manifests_named, verify_manifest
 
 ROWS = [
     ("b", 0, 0, 0, "p-é", 3, -0.0, False),
@@ -122,3 +122,12 @@ def test_a_manifest_edited_by_hand_is_refused() -> None:
             verify_manifest(edited.with_columns(name), left_out.with_columns(name), key="k-v1")
     with pytest.raises(SaerlError, match="manifest_changed"):
         verify_manifest(manifest.with_columns(name), deferred.with_columns(name), key="other-v1")
+
+
+def test_a_beginning_names_the_manifests_that_have_it_and_a_short_one_names_none() -> None:
+    known = ["0" * 64, "0" * MIN_DIGITS + "1" * 58, "2" * 64, "2" * 64]
+    assert manifests_named(known, "2" * MIN_DIGITS) == manifests_named(known, "2" * 64) == ["2" * 64]
+    assert manifests_named(known, "0" * MIN_DIGITS) == sorted(known)[:2]
+    assert manifests_named(known, "0" * MIN_DIGITS + "1") == known[1:2]
+    assert [manifests_named(known, "2" * n) for n in range(MIN_DIGITS)] == [[]] * MIN_DIGITS
+    assert manifests_named(known, "1" * 64) == manifests_named(known, "2" * 65) == []

@@ -15,7 +15,7 @@ order by the label itself is a ceiling. Being the best of many on two seeds, it 
 under another seed of the version, so that SAE, clusters, labels and orders are drawn anew, and with trainings whose
 seeds the search has not used. The prompts are the same, and so is which of them are held out. Beside it are trained
 what tells where a difference comes from: the same order without the SAE (dense state), with random clusters, without
-clusters, and by the label itself.
+clusters, with as many prompts left out at random, and by the label itself.
 
 Results are kept in `--home`: interrupted, the same command goes on, several may share the work, and an order that is
 added costs its own trainings. The last line is JSON.
@@ -62,6 +62,14 @@ class Order:
 
 HARD_FIRST: Changes = {"difficulty": {"label": "correct"}}
 CONTESTED_FIRST: Changes = {"difficulty": {"label": "agreement"}}
+CONTESTED_HALF: Changes = {"difficulty": {"label": "agreement", "max_rank": 0.5}, "batches": {"epochs": 2}}
+"""The half of the prompts whose answers are expected to be scored least alike, each seen twice in as many steps."""
+FILTERED: Changes = {
+    "quality": {"filter": "share", "drop_fraction": 0.2},
+    "batches": {"epochs": 2},
+    "trial": {"n_steps": 80},
+}
+"""Without the fifth that is least expected to be answered right; steps that this leaves are of a second epoch."""
 
 ORDERS = {
     BASELINE: Order(BASELINE),
@@ -72,8 +80,15 @@ ORDERS = {
     "easy first, dense state": Order("dense_state"),
     "easy first, true label": Order("true_difficulty"),
     "short first": Order("length_difficulty"),
+    "easy first, no mixing": Order("clustered", {"batches": {"mix_fraction": 0.0}}),
+    "easy first, full mixing": Order("clustered", {"batches": {"mix_fraction": 1.0}}),
+    "easy first, 4 clusters": Order("clustered", {"clusters": {"k": 4}}),
+    "easy first, 64 clusters": Order("clustered", {"clusters": {"k": 64}}),
+    "easy first, filtered": Order("clustered", FILTERED),
+    "easy first, random drop": Order("random_drop", FILTERED),
     "no curriculum": Order("clustered", {"batches": {"curriculum": "none"}}),
     "in stages": Order("clustered", {"batches": {"curriculum": "staged"}}),
+    "in quick stages": Order("clustered", {"batches": {"curriculum": "staged", "stage_fraction": 0.1}}),
     "hard first": Order("clustered", HARD_FIRST),
     "hard first, no clusters": Order("easy_to_hard", HARD_FIRST),
     "hard first, random clusters": Order("random_clusters", HARD_FIRST),
@@ -84,9 +99,17 @@ ORDERS = {
     "contested first, random clusters": Order("random_clusters", CONTESTED_FIRST),
     "contested first, dense state": Order("dense_state", CONTESTED_FIRST),
     "contested first, true label": Order("true_difficulty", CONTESTED_FIRST),
+    "contested half": Order("clustered", CONTESTED_HALF),
+    "contested half, shuffled": Order("shuffle", CONTESTED_HALF),
+    "contested half, random clusters": Order("random_clusters", CONTESTED_HALF),
+    "contested half, random drop": Order("random_drop", CONTESTED_HALF),
+    "contested half, true label": Order(
+        "true_difficulty", CONTESTED_HALF | {"difficulty": CONTESTED_HALF["difficulty"] | {"score": "label"}}
+    ),
 }
-"""By name what is compared. What stands before a comma is what is varied; `true label` is its ceiling."""
-CONTROLS = ("no clusters", "random clusters", "dense state")
+"""By name what is compared. Those of one name before the comma are confirmed together."""
+CONTROLS = ("no clusters", "random clusters", "dense state", "random drop")
+"""What is trained only to confirm: it tells where a difference comes from."""
 
 
 def main() -> None:
@@ -164,7 +187,7 @@ PLANNED = [
 def _spec(args: argparse.Namespace, changes: Changes) -> VersionSpec:
     """The spec with the changes; its own key where there are none, else one that names them."""
     document = tomllib.loads(Path(args.spec).read_text(encoding="utf-8"))
-    named = [str(value) for settings in changes.values() for value in settings.values()]
+    named = [_slug(f"{name}{value}") for settings in changes.values() for name, value in settings.items()]
     if args.version_seed != document.get("seed"):
         document["seed"] = args.version_seed
         named.append(f"seed{args.version_seed}")
@@ -173,6 +196,11 @@ def _spec(args: argparse.Namespace, changes: Changes) -> VersionSpec:
     line, _, number = document["key"].rpartition("-v")
     document["key"] = "-".join([line, *named, f"v{number}"])
     return VersionSpec.model_validate(document)
+
+
+def _slug(text: str) -> str:
+    """What of it may stand in a version's key."""
+    return "".join(character for character in text.lower() if character.isalnum())
 
 
 def _of_seeds(trial: Trial, seeds: Sequence[int]) -> Trial:

@@ -170,7 +170,7 @@ def _order(spec: VersionSpec, n_train: int) -> dict[str, int]:
     """
     batches, trial = spec.batches, spec.trial
     round_off = math.ceil if batches.tail == "pad" else math.floor
-    n_batches = batches.epochs * round_off(n_train / batches.batch_size)
+    n_batches = batches.epochs * round_off(len(spec.difficulty.places_kept(n_train)) / batches.batch_size)
     if trial is None:
         return {"n_batches": n_batches}
     if trial.n_steps is not None and trial.n_steps > n_batches:

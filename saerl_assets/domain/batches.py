@@ -51,8 +51,9 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
     - `near_duplicate`: it was folded into the representative of its group. What speaks against that one speaks
       against its copies: none takes its place where it is left out too.
     - `not_unlocked`: the curriculum that follows the training has not come to it, see `curriculum.lock_prompts`.
-    - `filtered`: the quality filter did not keep it. The arm `random_drop` takes it nevertheless, and defers
-      as many prompts, drawn at random and the same in every epoch, as `random_drop`.
+    - `out_of_range`: it ranks outside what `difficulty.min_rank` and `max_rank` keep.
+    - `filtered`: the quality filter did not keep it. The arm `random_drop` takes these and those out of range
+      nevertheless, and defers as many prompts, drawn at random and the same in every epoch, as `random_drop`.
     - `tail`: with `tail = "drop"` and n prompts left, the n modulo B with the smallest random numbers of this
       epoch are put aside before anything is ordered, so that no kind of prompt is always the one left out.
 
@@ -70,8 +71,8 @@ def plan_manifest(candidates: pl.DataFrame, spec: BatchSpec, *, key: str, seed: 
     Args:
         candidates: One row per training prompt: prompt_id String, cluster_id UInt32, difficulty Float64,
             n_tokens UInt32, kept Boolean, quality Float64 or null; optionally reason String, why the filter
-            did not keep it, and contaminated, near_duplicate and not_unlocked, each a String that says why the
-            prompt is left out, null where it is not. Where the spec names a control of `arms.PLANNED_ON`, also
+            did not keep it, and contaminated, near_duplicate, not_unlocked and out_of_range, each a String that says
+            why the prompt is left out, null where it is not. Where the spec names a control of `arms.PLANNED_ON`, also
             what that is planned on: dense_cluster_id UInt32, dense_difficulty or true_difficulty Float64.
         spec: How to plan.
         key: The version's key; part of the name.
@@ -114,10 +115,11 @@ class _Intake:
     fitting: IntArray
     """Those that no arm leaves out."""
     kept: IntArray
-    """Those of them that the quality filter kept."""
+    """Those of them that no filter dropped."""
     left_out: dict[str, pl.DataFrame]
     """By reason what every arm leaves out."""
     filtered: pl.DataFrame
+    """What the filters dropped; `random_drop` draws as many in their place."""
 
 
 def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
@@ -126,7 +128,7 @@ def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
     planned_on = {column for arm in spec.controls for column in PLANNED_ON.get(arm, ())}
     _check(prompts, planned_on, key)
     left_out, fits = _leave_out(prompts, spec)
-    kept = prompts["kept"].to_numpy()
+    filtered, kept = _filter(prompts, fits)
     intake = _Intake(
         spec=spec,
         prompts=prompts.select(
@@ -134,13 +136,9 @@ def _take_in(candidates: pl.DataFrame, spec: BatchSpec, key: str) -> _Intake:
         ),
         members=_members(prompts, planned_on),
         fitting=np.flatnonzero(fits),
-        kept=np.flatnonzero(fits & kept),
+        kept=np.flatnonzero(kept),
         left_out=left_out,
-        filtered=_deferred(
-            prompts.filter(fits & ~kept),
-            "filtered",
-            pl.col("reason") if "reason" in prompts.columns else pl.lit("The quality filter did not keep it."),
-        ),
+        filtered=filtered,
     )
     _check_room(intake, key)
     return intake
@@ -180,6 +178,18 @@ def _leave_out(prompts: pl.DataFrame, spec: BatchSpec) -> tuple[dict[str, pl.Dat
     return left_out, fits
 
 
+def _filter(prompts: pl.DataFrame, fits: NDArray[np.bool_]) -> tuple[pl.DataFrame, NDArray[np.bool_]]:
+    """What the filters drop of the prompts that fit, and which of these they keep: bool [n_prompts]."""
+    nothing = pl.Series("out_of_range", [None] * prompts.height, dtype=pl.String)
+    in_range = prompts.get_column("out_of_range", default=nothing).is_null().to_numpy()
+    kept = prompts["kept"].to_numpy()
+    said = pl.col("reason") if "reason" in prompts.columns else pl.lit("The quality filter did not keep it.")
+    dropped = [_deferred(prompts.filter(fits & in_range & ~kept), "filtered", said)]
+    if not in_range.all():
+        dropped.append(_deferred(prompts.filter(fits & ~in_range), "out_of_range", pl.col("out_of_range")))
+    return pl.concat(dropped), fits & in_range & kept
+
+
 def _check(prompts: pl.DataFrame, planned_on: Collection[str], key: str) -> None:
     """Refuses candidates from which no order follows. They are sorted by prompt_id."""
     scores = "cluster_assignments, difficulty_scores and quality_scores"
@@ -217,12 +227,16 @@ def _check_room(intake: _Intake, key: str) -> None:
             for code, words in (("contaminated", "repeat evaluation rows"), ("near_duplicate", "repeat each other"))
             if counts.get(code)
         )
+        n_filtered = intake.filtered.filter(pl.col("reason_code") == "filtered").height
+        n_outside = intake.filtered.height - n_filtered
+        ranks = f", {n_outside} are too easy or too hard" if n_outside else ""
         raise SaerlError(
             "no_prompts",
             f"None of the {intake.prompts.height} training prompts is left to plan: {counts['too_long']} "
-            f"are too long, {hygiene}{intake.filtered.height} were dropped by the quality filter.",
-            where=f"{key}: batches, quality, hygiene" if hygiene else f"{key}: batches, quality",
+            f"are too long, {hygiene}{n_filtered} were dropped by the quality filter{ranks}.",
+            where=f"{key}: batches, quality" + (", difficulty" if ranks else "") + (", hygiene" if hygiene else ""),
             remedy="Raise batches.max_prompt_tokens, or let quality.filter drop fewer."
+            + (" Keep more between difficulty.min_rank and max_rank." if ranks else "")
             + (" The table contamination has the evidence." if counts.get("contaminated") else ""),
         )
     if n_kept < size and intake.spec.tail == "drop":

@@ -16,7 +16,7 @@ from saerl_assets.domain.control_signals import columns_planned_on
 from saerl_assets.domain.near_duplicates import folded_reasons
 
 if TYPE_CHECKING:
-    from saerl_assets.domain.spec import VersionSpec
+    from saerl_assets.domain.spec import DifficultySpec, VersionSpec
 
 _PROMPT_TOKENS = pl.when(pl.col("n_prefix_tokens") > 0).then("n_prefix_tokens").otherwise("n_tokens")
 """Tokens of the prompt alone, also where a response is read after it."""
@@ -36,11 +36,11 @@ class PlannedOn:
 
 
 def gather_candidates(tables: PlannedOn, spec: VersionSpec) -> pl.DataFrame:
-    """What `batches.plan_manifest` takes: one row per training prompt.
+    """What `batches.plan_manifest` takes: one row per training prompt, by (difficulty, prompt_id).
 
     Args:
         tables: The version's tables.
-        spec: The version's spec: what is left out for hygiene, and which controls need signals of their own.
+        spec: The version's spec: what is left out for hygiene or by rank, and which controls need signals of their own.
     """
     beside = tables.control_signals.select("prompt_id", *columns_planned_on(spec.batches.controls))
     contaminated = contaminated_reasons(tables.contamination, spec.hygiene)
@@ -54,7 +54,21 @@ def gather_candidates(tables: PlannedOn, spec: VersionSpec) -> pl.DataFrame:
         .join(_reasons(contaminated, "contaminated"), on="prompt_id", how="left")
         .join(_reasons(folded, "near_duplicate"), on="prompt_id", how="left")
         .join(beside, on="prompt_id", how="left")
+        .pipe(_with_ranks, spec.difficulty)
     )
+
+
+def _with_ranks(candidates: pl.DataFrame, spec: DifficultySpec) -> pl.DataFrame:
+    """With the column `out_of_range`: why a prompt's rank by (difficulty, prompt_id) is not planned, else null."""
+    n, kept = candidates.height, spec.places_kept(candidates.height)
+    reason = pl.format(
+        "Number {} of {} by difficulty, the easiest first; difficulty.min_rank = {} and max_rank = {} keep {} to {}.",
+        pl.col("_place") + 1,
+        *(pl.lit(value) for value in (n, f"{spec.min_rank:g}", f"{spec.max_rank:g}", kept.start + 1, kept.stop)),
+    )
+    is_kept = pl.col("_place").is_between(kept.start, kept.stop - 1)
+    ranked = candidates.sort("difficulty", "prompt_id").with_row_index("_place")
+    return ranked.with_columns(out_of_range=pl.when(~is_kept).then(reason)).drop("_place")
 
 
 def _reasons(left_out: pl.DataFrame, code: str) -> pl.DataFrame:

@@ -287,11 +287,28 @@ class DifficultySpec(Section):
     that has the smaller error in an inner cross-validation, which costs both several times."""
     with_length: bool = False
     """Learn from the prompt's length as well."""
+    min_rank: Fraction = 0.0
+    """Leave out the prompts that rank lower by difficulty, as a share of the training prompts: 0.1 leaves out the
+    easiest tenth. With `batches.epochs` the others are seen more often in as many steps."""
+    max_rank: Fraction = 1.0
+    """Leave out those that rank as high or higher: 0.9 leaves out the hardest tenth."""
+
+    @model_validator(mode="after")
+    def _some_rank_is_kept(self) -> DifficultySpec:
+        if self.min_rank >= self.max_rank:
+            message = f"min_rank = {self.min_rank:g} leaves nothing under max_rank = {self.max_rank:g}; set it lower"
+            raise ValueError(message)
+        return self
 
     @field_validator("pooling", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    def places_kept(self, n_prompts: int) -> range:
+        """Of the places of so many prompts, the easiest at 0, those that `min_rank` and `max_rank` keep."""
+        first, end = (int(bound * n_prompts + 1e-9) for bound in (self.min_rank, self.max_rank))  # 0.29 of 100 are 29
+        return range(first, end)
 
 
 class QualitySpec(Section):

@@ -20,6 +20,8 @@ CONTROLS = get_args(ControlArm)
 ARMS = sorted(["balanced", "clustered", *CONTROLS])
 GROUP = ["arm", "epoch"]
 HYGIENE = ("contaminated", "near_duplicate")
+FILTERS = {"filtered": "random_drop", "out_of_range": "random_drop"}
+"""What a filter drops, and what stands for it in the arm that drops at random."""
 
 
 def candidates_of(n: int, *, n_clusters: int = 4, kept: float = 0.9, seed: int = 0) -> pl.DataFrame:
@@ -59,6 +61,8 @@ def cases(draw: st.DrawFn) -> tuple[pl.DataFrame, BatchSpec, int]:
     )
     for code in draw(st.sampled_from([(), ("contaminated",), ("near_duplicate",), HYGIENE])):
         candidates = with_reasons(candidates, code, fraction=draw(st.sampled_from([0.0, 0.2, 0.5])))
+    if draw(st.booleans()):
+        candidates = with_reasons(candidates, "out_of_range", fraction=draw(st.sampled_from([0.0, 0.3, 0.6])))
     spec = BatchSpec(
         planner=draw(st.sampled_from(["clustered", "balanced"])),
         batch_size=draw(st.integers(1, 9)),
@@ -96,10 +100,9 @@ def is_plannable(candidates: pl.DataFrame, spec: BatchSpec) -> bool:
 
 
 def is_clean(candidates: pl.DataFrame) -> pl.Expr:
-    """What hygiene leaves."""
-    return pl.all_horizontal(
-        pl.lit(value=True), *(pl.col(code).is_null() for code in HYGIENE if code in candidates.columns)
-    )
+    """What hygiene and the range of difficulty leave."""
+    codes = [code for code in (*HYGIENE, "out_of_range") if code in candidates.columns]
+    return pl.all_horizontal(pl.lit(value=True), *(pl.col(code).is_null() for code in codes))
 
 
 @settings(max_examples=150, deadline=None)
@@ -182,10 +185,9 @@ def check_arms_agree(planned: Plan, spec: BatchSpec) -> None:
             if arm != "random_drop":
                 assert sorted(own) == sorted(wanted.filter(~pl.col("is_padding"))["prompt_id"])
         deferred = planned.deferred.filter(epoch=epoch)
-        dropped = deferred.filter(arm="random_drop")["reason_code"].value_counts()
-        filtered = deferred.filter(arm=spec.planner)["reason_code"].value_counts()
-        renamed = filtered.with_columns(pl.col("reason_code").replace("filtered", "random_drop"))
-        assert sorted(dropped.rows()) == sorted(renamed.rows())
+        dropped = deferred.filter(arm="random_drop")["reason_code"]
+        filtered = deferred.filter(arm=spec.planner)["reason_code"].replace(FILTERS)
+        assert dropped.sort().to_list() == filtered.sort().to_list()
 
 
 def check_hygiene(planned: Plan, candidates: pl.DataFrame, spec: BatchSpec) -> None:
@@ -323,6 +325,31 @@ def test_reasons_say_what_happened() -> None:
     assert reasons["too_long"].endswith("tokens, more than batches.max_prompt_tokens = 90.")
     assert "when cut into batches of 7" in reasons["tail"]
     assert not set(planned.deferred["reason_code"]) - {"filtered", "too_long", "tail", "random_drop"}
+
+
+def test_what_ranks_outside_is_deferred_with_its_reason_and_random_drop_leaves_out_as_many_at_random() -> None:
+    outside = pl.int_range(pl.len()) < 6
+    candidates = candidates_of(20, kept=1.0).with_columns(
+        kept=pl.int_range(pl.len()) < 18,  # two more are filtered
+        out_of_range=pl.when(outside).then(pl.lit("Number 19 of 20")),
+    )
+    planned = plan(candidates, batch_size=4)
+    for arm in ("shuffle", "clustered", "true_difficulty"):
+        deferred = planned.deferred.filter(arm=arm)
+        assert sorted(deferred.filter(reason="Number 19 of 20")["prompt_id"]) == sorted(candidates["prompt_id"][:6])
+        assert deferred["reason_code"].value_counts().sort("reason_code").rows() == [
+            ("filtered", 2),
+            ("out_of_range", 6),
+        ]
+    drawn = planned.deferred.filter(arm="random_drop")
+    assert set(drawn["reason_code"]) == {"random_drop"}
+    assert drawn.height == 8
+    assert not set(candidates["prompt_id"][:6]) <= set(drawn["prompt_id"])
+    with pytest.raises(SaerlError, match="12 were dropped by the quality filter, 8 are too easy or too hard") as none:
+        plan(
+            candidates_of(20, kept=0.0).with_columns(out_of_range=pl.when(pl.int_range(pl.len()) < 8).then(pl.lit("x")))
+        )
+    assert "max_rank" in none.value.remedy
 
 
 def test_a_prompt_that_is_too_long_and_filtered_counts_as_too_long() -> None:

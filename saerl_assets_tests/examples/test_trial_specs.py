@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
+N_TRAIN, N_STEPS = 1288, 80  # what the split leaves of trial.toml's prompts, and the batches that these fill
 SPECS = ("trial", "quick", "smollm2")
 
 
@@ -63,7 +64,10 @@ def test_every_order_is_an_arm_of_a_version_of_its_own(orders: ModuleType) -> No
             assert keys.setdefault(spec.key, spec) == spec, "one key, one spec"
             assert order.arm in {*spec.batches.controls, "clustered", "balanced"}
             assert spec.seed == seed
-            assert spec.batches.model_copy(update={"curriculum": base.batches.curriculum}) == base.batches
+            changed = {name for settings in order.changes.values() for name in settings}
+            kept = {name: value for name, value in base.batches if name not in changed}
+            assert {name: value for name, value in spec.batches if name in kept} == kept
+            assert _order(spec, N_TRAIN)["n_trial_steps"] == N_STEPS
     assert keys[base.key] == base
     assert len(keys) == 2 * len({str(order.changes) for order in orders.ORDERS.values()})
 
@@ -71,7 +75,14 @@ def test_every_order_is_an_arm_of_a_version_of_its_own(orders: ModuleType) -> No
 def test_a_confirmation_has_the_order_with_its_controls(orders: ModuleType) -> None:
     names = orders._names(argparse.Namespace(confirm="hard first", orders=None))
     assert names[0] == "hard first"
-    assert {name.partition(", ")[2] for name in names[1:]} == {*orders.CONTROLS, "true label"}
+    assert {name.partition(", ")[2] for name in names[1:]} == {*orders.CONTROLS, "true label"} - {"random drop"}
+    names = orders._names(argparse.Namespace(confirm="contested half", orders=None))
+    assert {name.partition(", ")[2] for name in names[1:]} == {
+        "shuffled",
+        "random clusters",
+        "random drop",
+        "true label",
+    }
     searched = orders._names(argparse.Namespace(confirm=None, orders=None))
     assert set(searched) < set(orders.ORDERS)
     assert {"easy first", "hard first", "contested first, true label"} <= set(searched)

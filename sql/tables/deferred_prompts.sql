@@ -7,6 +7,6 @@ CREATE TABLE IF NOT EXISTS deferred_prompts (
   arm VARCHAR NOT NULL,
   epoch UINTEGER NOT NULL,
   prompt_id VARCHAR NOT NULL,
-  reason_code VARCHAR NOT NULL,              -- too_long, contaminated, near_duplicate, filtered, random_drop, tail or not_unlocked
+  reason_code VARCHAR NOT NULL,              -- too_long, contaminated, near_duplicate, out_of_range, filtered, random_drop, tail or not_unlocked
   reason VARCHAR NOT NULL                    -- in words, with the evidence
 );

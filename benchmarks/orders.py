@@ -42,6 +42,7 @@ from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.progress import clock
 from saerl_assets.resources.trials import open_trial
+from saerl_assets.storage.locks import is_locked, locked
 from saerl_assets.trial.runs import Trial, read_evaluations, run_trial
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def main() -> None:
     home = HomeResource(root=str(Path(args.home).resolve()))
     home.open()
     names = list(dict.fromkeys([BASELINE, *_names(args)]))
+    _plan(home, args, names)
     trials = {name: _trial(home, args, ORDERS[name]) for name in names}
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     started, n_trained = time.monotonic(), 0
@@ -150,18 +152,28 @@ def _names(args: argparse.Namespace) -> list[str]:
     return [name for name in ORDERS if name == args.confirm or name.startswith(f"{args.confirm},")]
 
 
+def _plan(home: HomeResource, args: argparse.Namespace, names: Sequence[str]) -> None:
+    """The versions of the orders, planned; those that another process is at are waited for when the others are done."""
+    for waits in (False, True):
+        for name in names:
+            spec = _spec(args, ORDERS[name].changes)
+            lock = Path(home.root) / f"{spec.key}.lock"
+            if not waits and is_locked(lock):
+                continue
+            with locked(lock, exclusive=True, purpose=f"planning {spec.key}", notify=print):
+                home.catalog().register(spec, Path(args.spec).resolve().parent)
+                with open_instance(home.open().dagster) as instance:
+                    add_partition(instance, spec.key)
+                if home.warehouse().rows("batch_manifest", dataset_version=spec.key).is_empty():
+                    print(f"{spec.key}: {json.dumps(ORDERS[name].changes)}", flush=True)
+                    done = run_version(home, spec.key, only=PLANNED)
+                    if not done.success:
+                        raise SystemExit(done.failure)
+
+
 def _trial(home: HomeResource, args: argparse.Namespace, order: Order) -> Trial:
-    """The version of an order, planned, and the trial of its arm alone."""
-    spec = _spec(args, order.changes)
-    home.catalog().register(spec, Path(args.spec).resolve().parent)
-    with open_instance(home.open().dagster) as instance:
-        add_partition(instance, spec.key)
-    if home.warehouse().rows("batch_manifest", dataset_version=spec.key).is_empty():
-        print(f"{spec.key}: {json.dumps(order.changes)}", flush=True)
-        done = run_version(home, spec.key, only=PLANNED)
-        if not done.success:
-            raise SystemExit(done.failure)
-    return replace(open_trial(home, ComputeResource(), spec.key), arms=[order.arm])
+    """The trial of an order's arm alone."""
+    return replace(open_trial(home, ComputeResource(), _spec(args, order.changes).key), arms=[order.arm])
 
 
 PLANNED = [

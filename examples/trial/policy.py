@@ -28,12 +28,16 @@ what it does
   2. makes a byte-level BPE tokenizer of them in which every digit is a token of its own;
   3. trains a Llama of 4 layers and 128 dimensions on the answers: most of them bare, some with the steps that lead
      there (workings.py). As a base model that has read both, it can work an answer out, and seldom does;
-  4. writes an ordinary Hugging Face folder, and says how often a sampled answer is right, family by family, and how
-     often it is where the steps are written out.
+  4. writes an ordinary Hugging Face folder in float16, and says how often a sampled answer is right, family by family,
+     and how often it is where the steps are written out.
+
+the folder policy/ beside this file
+  is what this script made on one machine. Another machine's kernels round otherwise, and 6,000 steps make that another
+  policy of much the same competence; with this one trials on different machines start from the same weights.
 
 then
-  name the folder as path:FOLDER in a spec's [trial] or [outcomes], with data.source = "gym:tasks.toml" (the file beside
-  this one) and template = "plain"; then saerl register, saerl run, and saerl trial with its key
+  name it as path:FOLDER in a spec's [trial] or [outcomes], with data.source = "gym:tasks.toml" (the file beside this
+  one) and template = "plain"; then saerl register, saerl run, and saerl trial with its key
 """
 
 HERE = Path(__file__).parent
@@ -74,11 +78,12 @@ def make_policy(out: Path, *, n_steps: int, seed: int, worked_share: float) -> N
     model = make_model(len(tokenizer))
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {len(drawn):,} tasks to learn from")
     learn(model, tokenizer, drawn[N_HELD_OUT:], n_steps=n_steps, seed=seed, worked_share=worked_share)
+    model.half().float()  # what is judged is what is written
     print(f"{'sampled answers':28} {'right':>10} {'right with steps':>18} {'with steps':>12}")
     for name, (right, right_with_steps, with_steps) in answer_shares(model, tokenizer, drawn[:N_HELD_OUT]).items():
         told = "none" if right_with_steps is None else f"{right_with_steps:.1%}"
         print(f"{name:28} {right:>10.1%} {told:>18} {with_steps:>12.1%}")
-    model.save_pretrained(out)
+    model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
     print(f'policy: {out}\nnext: name it in a spec: [trial] policy = "path:{out}"')
 
@@ -221,7 +226,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=HERE / "policy", metavar="DIR", help="default: beside this file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--steps", type=int, default=6000, metavar="N", help="optimizer steps (default: 6000)")
     parser.add_argument("--worked-share", type=float, default=0.2, metavar="F", help="of the answers (default: 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")

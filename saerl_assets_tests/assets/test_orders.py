@@ -172,6 +172,35 @@ def test_prompts_over_the_trainers_limit_are_left_out_before_batches_are_cut(
     assert made.group_by("arm", "step").len()["len"].unique().to_list() == [BATCH_SIZE], "no batch has a hole"
 
 
+def test_the_easiest_and_the_hardest_are_left_out_of_every_epoch_and_the_middle_is_seen_twice(
+    tiny_world: TinyWorld, copied_home: HomeResource
+) -> None:
+    ranks = {"min_rank": 0.2, "max_rank": 0.7}
+    with_scores(
+        tiny_world, copied_home, "middle-v1", difficulty=ranks, quality={"filter": "none"}, batches={"epochs": 2}
+    )
+    with copied_home.warehouse().writing("nothing is filtered by quality") as connection:
+        connection.execute("UPDATE quality_scores SET kept = true WHERE dataset_version = 'middle-v1'")
+    done = run_version(copied_home, "middle-v1", only=list(ORDER))
+    assert done.success, done.failure
+    assert ("batch_manifest.manifest_invariants", "passed") in [check[:2] for check in done.state.checks]
+    train = rows(copied_home, "prompts", "middle-v1").filter(split="train").select("prompt_id")
+    ranked = train.join(rows(copied_home, "difficulty_scores", "middle-v1"), on="prompt_id")
+    ranked = ranked.sort("difficulty", "prompt_id")["prompt_id"].to_list()
+    first, end = len(ranked) * 2 // 10, len(ranked) * 7 // 10
+    outside = {*ranked[:first], *ranked[end:]}
+    deferred = rows(copied_home, "deferred_prompts", "middle-v1")
+    made = order(copied_home, "middle-v1")
+    for arm in ("clustered", "shuffle", "random_drop"):
+        n_seen = made.filter(arm=arm).group_by("prompt_id").len()
+        left_out = deferred.filter(arm=arm, reason_code="random_drop" if arm == "random_drop" else "out_of_range")
+        assert sorted(left_out["epoch"].unique()) == [0, 1]
+        assert left_out.height == 2 * len(outside)
+        assert (set(left_out["prompt_id"]) == outside) == (arm != "random_drop")
+        assert n_seen["len"].max() == 2
+        assert not set(n_seen["prompt_id"]) & set(left_out["prompt_id"])
+
+
 def test_a_response_that_is_read_too_does_not_make_a_prompt_long(
     tiny_world: TinyWorld, copied_home: HomeResource
 ) -> None:

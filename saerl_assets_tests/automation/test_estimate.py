@@ -79,6 +79,15 @@ def test_the_order_has_no_more_batches_than_the_plan_said(tiny_home: HomeResourc
     assert 0 < n_batches <= plan(tiny_home).n_batches < N_PROMPTS
 
 
+def test_a_range_of_difficulty_makes_fewer_batches(tiny_world: TinyWorld, fresh_home: HomeResource) -> None:
+    tiny_world.register(fresh_home)
+    tiny_world.register(fresh_home, "half-v1", difficulty={"max_rank": 0.5})
+    tiny_world.register(fresh_home, "twice-v1", difficulty={"max_rank": 0.5}, batches={"epochs": 2})
+    every, half = plan(fresh_home).n_batches, plan(fresh_home, "half-v1").n_batches
+    assert half in {every // 2, (every + 1) // 2}
+    assert plan(fresh_home, "twice-v1").n_batches == 2 * half
+
+
 def test_a_trial_is_counted_and_too_long_a_one_refused(tiny_world: TinyWorld, fresh_home: HomeResource) -> None:
     trial: dict[str, object] = {"policy": "path:policy", "verifier": "exact", "n_seeds": 3}
     tiny_world.register(fresh_home, "asks-v1", trial=trial | {"arms": ["clustered"], "n_steps": 2})

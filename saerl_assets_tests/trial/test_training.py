@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -14,11 +15,13 @@ from saerl_assets.automation.summary import run_version
 from saerl_assets.cli import main
 from saerl_assets.domain.candidates import gather_candidates
 from saerl_assets.domain.errors import SaerlError
+from saerl_assets.domain.progress import silent
 from saerl_assets.models.sources import locate_model
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.trials import open_trial
 from saerl_assets.trainers.export import check_export, load_order
+from saerl_assets.trial.runs import read_evaluations, run_trial
 from saerl_assets.trial.training import _load_policy
 from saerl_assets_tests.tiny import KEY, TinyWorld, make_world
 from saerl_assets_tests.trainers.grpo import write_policy
@@ -118,6 +121,16 @@ def test_what_a_policy_suggests_for_sampling_is_not_how_it_is_trained(world: Tin
     }
     assert {7, 8} <= set(kept.eos_token_id)
     assert tokenizer.eos_token_id is None or tokenizer.eos_token_id in kept.eos_token_id
+
+
+def test_a_policy_without_a_chat_template_is_refused_before_it_is_trained(home: HomeResource, tmp_path: Path) -> None:
+    trial = open_trial(home, ComputeResource(device="cpu"), KEY)
+    chat = replace(trial, folder=tmp_path / "chat", spec=trial.spec.model_copy(update={"template": "chat"}))
+    with pytest.raises(SaerlError, match="has no chat template") as refused:
+        run_trial(chat, silent)
+    assert refused.value.code == "no_chat_template"
+    assert "plain" in refused.value.remedy
+    assert read_evaluations(chat).is_empty()
 
 
 def test_every_seed_follows_an_order_of_its_own(home: HomeResource, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ from saerl_assets.automation.summary import run_version
 from saerl_assets.domain.progress import silent
 from saerl_assets.domain.spec import VersionSpec
 from saerl_assets.domain.trial import BASELINE, EVALUATION_SCHEMA, summarise_trial
+from saerl_assets.report.training_trial import figure_trial_evaluations
 from saerl_assets.resources.compute import ComputeResource
 from saerl_assets.resources.home import HomeResource
 from saerl_assets.resources.progress import clock
@@ -141,6 +142,9 @@ def main() -> None:
     curves = _curves(evaluations)
     for name, height, *shares in curves:
         print(f"{name:34} mean {height:.1%}, by step", *(f"{share:.1%}" for share in shares))
+    if args.figure is not None:
+        highest_first = pl.concat([evaluations.filter(arm=name) for name, *_ in curves])
+        Path(args.figure).write_bytes(figure_trial_evaluations(highest_first))
     print("\n".join(summary["verdict"]))
     print(json.dumps({"curves": curves, "summary": summary.drop("verdict").to_dicts()}, allow_nan=False))
 
@@ -250,6 +254,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="trainings of each (default: 2, to confirm 5)")
     parser.add_argument("--first-seed", type=int, help="of them (default: 0, to confirm 100)")
     parser.add_argument("--version-seed", type=int, help="of the versions (default: the spec's 7, to confirm 8)")
+    parser.add_argument("--figure", metavar="FILE", help="draw shuffle's curve and the five highest others, as PNG")
     parser.add_argument("--home", default=".saerl-orders", help="where results are kept (default: .saerl-orders)")
     args = parser.parse_args()
     preset = (2, 0, 7) if args.confirm is None else (5, 100, 8)

@@ -53,9 +53,9 @@ def figure_trial_evaluations(evaluations: pl.DataFrame) -> bytes:
     """
     if evaluations.is_empty():
         return message("No policy was trained", HOW_TO_ASK)
-    known = set(evaluations["arm"])
-    shown = [arm for arm in (BASELINE, *PLANNED, *ARM_NAMES) if arm in known]
-    shown = list(dict.fromkeys(shown))[:MAX_CURVES]
+    known = evaluations["arm"].unique(maintain_order=True).to_list()
+    named = [arm for arm in (BASELINE, *PLANNED, *ARM_NAMES) if arm in known]
+    shown = list(dict.fromkeys([*named, *known]))[:MAX_CURVES]
     colours = dict(zip(shown, cycle((INK, *SERIES)), strict=False))
     n_seeds = evaluations["seed"].n_unique()
     left_out = len(known) - len(shown)

@@ -65,7 +65,8 @@ class Order:
 HARD_FIRST: Changes = {"difficulty": {"label": "correct"}}
 CONTESTED_FIRST: Changes = {"difficulty": {"label": "agreement"}}
 CONTESTED_HALF: Changes = {"difficulty": {"label": "agreement", "max_rank": 0.5}, "batches": {"epochs": 2}}
-"""The half of the prompts whose answers are expected to be scored least alike, each seen twice in as many steps."""
+"""The half of the prompts whose answers are expected to be scored least alike, each seen twice in as many steps. Its
+control `dense state` is shuffled as well: the same proxy learned from dense states chooses the half."""
 FILTERED: Changes = {
     "quality": {"filter": "share", "drop_fraction": 0.2},
     "batches": {"epochs": 2},
@@ -76,18 +77,18 @@ FILTERED: Changes = {
 ORDERS = {
     BASELINE: Order(BASELINE),
     "easy first": Order("clustered"),
-    "easy first, balanced": Order("balanced"),
+    "easy first balanced": Order("balanced"),
     "easy first, no clusters": Order("easy_to_hard"),
     "easy first, random clusters": Order("random_clusters"),
     "easy first, dense state": Order("dense_state"),
     "easy first, true label": Order("true_difficulty"),
     "short first": Order("length_difficulty"),
-    "easy first, no mixing": Order("clustered", {"batches": {"mix_fraction": 0.0}}),
-    "easy first, full mixing": Order("clustered", {"batches": {"mix_fraction": 1.0}}),
-    "easy first, 4 clusters": Order("clustered", {"clusters": {"k": 4}}),
-    "easy first, 64 clusters": Order("clustered", {"clusters": {"k": 64}}),
-    "easy first, filtered": Order("clustered", FILTERED),
-    "easy first, random drop": Order("random_drop", FILTERED),
+    "easy first unmixed": Order("clustered", {"batches": {"mix_fraction": 0.0}}),
+    "easy first fully mixed": Order("clustered", {"batches": {"mix_fraction": 1.0}}),
+    "easy first in 4 clusters": Order("clustered", {"clusters": {"k": 4}}),
+    "easy first in 64 clusters": Order("clustered", {"clusters": {"k": 64}}),
+    "easy first filtered": Order("clustered", FILTERED),
+    "easy first filtered, random drop": Order("random_drop", FILTERED),
     "no curriculum": Order("clustered", {"batches": {"curriculum": "none"}}),
     "in stages": Order("clustered", {"batches": {"curriculum": "staged"}}),
     "in quick stages": Order("clustered", {"batches": {"curriculum": "staged", "stage_fraction": 0.1}}),
@@ -103,13 +104,17 @@ ORDERS = {
     "contested first, true label": Order("true_difficulty", CONTESTED_FIRST),
     "contested half": Order("clustered", CONTESTED_HALF),
     "contested half, shuffled": Order("shuffle", CONTESTED_HALF),
+    "contested half, dense state": Order(
+        "shuffle", CONTESTED_HALF | {"difficulty": CONTESTED_HALF["difficulty"] | {"predictor": "dense_mean"}}
+    ),
     "contested half, random clusters": Order("random_clusters", CONTESTED_HALF),
     "contested half, random drop": Order("random_drop", CONTESTED_HALF),
     "contested half, true label": Order(
         "true_difficulty", CONTESTED_HALF | {"difficulty": CONTESTED_HALF["difficulty"] | {"score": "label"}}
     ),
 }
-"""By name what is compared. Those of one name before the comma are confirmed together."""
+"""By name what is compared. Those of one name before the comma are confirmed together: what stands behind it is a
+control of the order, a part of it, or its ceiling."""
 CONTROLS = ("no clusters", "random clusters", "dense state", "random drop")
 """What is trained only to confirm: it tells where a difference comes from."""
 
@@ -153,7 +158,8 @@ def _names(args: argparse.Namespace) -> list[str]:
     """The orders to be trained."""
     if args.confirm is None:
         return list(args.orders or (name for name in ORDERS if not name.endswith(CONTROLS)))
-    return [name for name in ORDERS if name == args.confirm or name.startswith(f"{args.confirm},")]
+    family = args.confirm.partition(",")[0]
+    return [name for name in ORDERS if name.partition(",")[0] == family]
 
 
 def _plan(home: HomeResource, args: argparse.Namespace, names: Sequence[str]) -> None:

@@ -149,7 +149,7 @@ def main() -> None:
         print(f"{name:34} mean {height:.1%}, by step", *(f"{share:.1%}" for share in shares))
     if args.figure is not None:
         highest_first = pl.concat([evaluations.filter(arm=name) for name, *_ in curves])
-        Path(args.figure).write_bytes(figure_trial_evaluations(highest_first))
+        Path(args.figure).write_bytes(figure_trial_evaluations(_shortened(highest_first, args.confirm)))
     print("\n".join(summary["verdict"]))
     print(json.dumps({"curves": curves, "summary": summary.drop("verdict").to_dicts()}, allow_nan=False))
 
@@ -238,6 +238,12 @@ def _evaluations(name: str, trial: Trial, seeds: Sequence[int]) -> pl.DataFrame:
     """What there is of a trial, under the name of its order."""
     found = read_evaluations(_of_seeds(trial, seeds))
     return found.with_columns(arm=pl.lit(name)).select(*EVALUATION_SCHEMA)
+
+
+def _shortened(evaluations: pl.DataFrame, confirmed: str | None) -> pl.DataFrame:
+    """Without the name that all confirmed orders begin with, so that the figure's key has room."""
+    family = f"{(confirmed or '').partition(',')[0]}, "
+    return evaluations.with_columns(pl.col("arm").str.strip_prefix(family))
 
 
 def _curves(evaluations: pl.DataFrame) -> Sequence[tuple[Any, ...]]:

@@ -36,8 +36,16 @@ ui: .venv/.installed ## The Dagster UI and daemon on 127.0.0.1:3000
 	$(BIN)/saerl init
 	DAGSTER_HOME=$(SAERL_HOME)/dagster $(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
+# The policy of each trial, and the optimizer steps that make it.
+POLICY_trial := policy
+POLICY_quick := quick-policy
+STEPS_trial  := 6000
+STEPS_quick  := 400
+
 trial: .venv/.installed ## Does the order save steps? (hours; TRIAL=quick: ten minutes)
-	@test -e examples/trial/$(TRIAL).toml || { echo "error: no examples/trial/$(TRIAL).toml; TRIAL is trial or quick"; exit 1; }
+	@test -n "$(POLICY_$(TRIAL))" || { echo "error: TRIAL is trial or quick, not '$(TRIAL)'"; exit 1; }
+	test -e examples/trial/$(POLICY_$(TRIAL))/tokenizer.json || \
+	  $(BIN)/python examples/trial/policy.py --steps $(STEPS_$(TRIAL)) --out examples/trial/$(POLICY_$(TRIAL))
 	$(BIN)/saerl register examples/trial/$(TRIAL).toml
 	$(BIN)/saerl run $(TRIAL)-v1
 	$(BIN)/saerl trial $(TRIAL)-v1

@@ -31,9 +31,9 @@ what it does
   4. writes an ordinary Hugging Face folder in float16, and says how often a sampled answer is right, family by family,
      and how often it is where the steps are written out.
 
-the folder policy/ beside this file
-  is what this script made on one machine. Another machine's kernels round otherwise, and 6,000 steps make that another
-  policy of much the same competence; with this one trials on different machines start from the same weights.
+another machine
+  may make another policy of much the same competence, because its kernels round otherwise: to compare trials on several
+  machines, copy the folder
 
 then
   name it as path:FOLDER in a spec's [trial] or [outcomes], with data.source = "gym:tasks.toml" (the file beside this
@@ -226,7 +226,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--out", type=Path, default=HERE / "policy", metavar="DIR", help="default: beside this file")
     parser.add_argument("--steps", type=int, default=6000, metavar="N", help="optimizer steps (default: 6000)")
     parser.add_argument("--worked-share", type=float, default=0.2, metavar="F", help="of the answers (default: 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")

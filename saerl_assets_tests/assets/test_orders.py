@@ -186,9 +186,9 @@ def test_the_easiest_and_the_hardest_are_left_out_of_every_epoch_and_the_middle_
     assert ("batch_manifest.manifest_invariants", "passed") in [check[:2] for check in done.state.checks]
     train = rows(copied_home, "prompts", "middle-v1").filter(split="train").select("prompt_id")
     ranked = train.join(rows(copied_home, "difficulty_scores", "middle-v1"), on="prompt_id")
-    ranked = ranked.sort("difficulty", "prompt_id")["prompt_id"].to_list()
-    first, end = len(ranked) * 2 // 10, len(ranked) * 7 // 10
-    outside = {*ranked[:first], *ranked[end:]}
+    ids = ranked.sort("difficulty", "prompt_id")["prompt_id"].to_list()
+    first, end = len(ids) * 2 // 10, len(ids) * 7 // 10
+    outside = {*ids[:first], *ids[end:]}
     deferred = rows(copied_home, "deferred_prompts", "middle-v1")
     made = order(copied_home, "middle-v1")
     for arm in ("clustered", "shuffle", "random_drop"):

@@ -123,8 +123,16 @@ def test_what_a_policy_suggests_for_sampling_is_not_how_it_is_trained(world: Tin
     assert tokenizer.eos_token_id is None or tokenizer.eos_token_id in kept.eos_token_id
 
 
-def test_a_policy_without_a_chat_template_is_refused_before_it_is_trained(home: HomeResource, tmp_path: Path) -> None:
-    trial = open_trial(home, ComputeResource(device="cpu"), KEY)
+def test_a_policy_without_a_chat_template_is_refused_before_it_is_trained(
+    world: TinyWorld, home: HomeResource, tmp_path: Path
+) -> None:
+    folder = tmp_path / "plain"
+    shutil.copytree(world.folder / "policy", folder)
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": None}))
+    files = locate_model(f"path:{folder}", cache=tmp_path / "cache", folder=tmp_path, key="trial.policy")
+    trial = replace(open_trial(home, ComputeResource(device="cpu"), KEY), files=files)
     chat = replace(trial, folder=tmp_path / "chat", spec=trial.spec.model_copy(update={"template": "chat"}))
     with pytest.raises(SaerlError, match="has no chat template") as refused:
         run_trial(chat, silent)

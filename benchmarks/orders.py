@@ -1,7 +1,7 @@
 """Which order trains a policy in the fewest steps: a search over the planner's settings, and a confirmation.
 
     python benchmarks/orders.py                             the search: every order that is no control, two seeds
-    python benchmarks/orders.py --confirm "contested first"
+    python benchmarks/orders.py --confirm "contested half, shuffled"
                                                             one of them and its controls, anew, five fresh seeds
 
 Each order is an arm of a version that differs from `--spec` in what the table `ORDERS` says and in nothing else: the
@@ -13,9 +13,10 @@ The rule, fixed before the first training: the winner of the search is the order
 the evaluations (a curve's height, less noisy than where it crosses a target), among those that a user can have: an
 order by the label itself is a ceiling. Being the best of many on two seeds, it is worth what `--confirm` says of it:
 under another seed of the version, so that SAE, clusters, labels and orders are drawn anew, and with trainings whose
-seeds the search has not used. The prompts are the same, and so is which of them are held out. Beside it are trained
-what tells where a difference comes from: the same order without the SAE (dense state), with random clusters, without
-clusters, with as many prompts left out at random, and by the label itself.
+seeds the search has not used. The prompts are the same, and so is which of them are held out. Beside it is trained
+what shares its name before the comma and tells where a difference comes from: the same order without the SAE (dense
+state), with random clusters, without clusters, with as many prompts left out at random, and by the label itself, as far
+as `ORDERS` has them.
 
 Results are kept in `--home`: interrupted, the same command goes on, several may share the work, and an order that is
 added costs its own trainings. The last line is JSON.
@@ -64,9 +65,14 @@ class Order:
 
 HARD_FIRST: Changes = {"difficulty": {"label": "correct"}}
 CONTESTED_FIRST: Changes = {"difficulty": {"label": "agreement"}}
-CONTESTED_HALF: Changes = {"difficulty": {"label": "agreement", "max_rank": 0.5}, "batches": {"epochs": 2}}
-"""The half of the prompts whose answers are expected to be scored least alike, each seen twice in as many steps. Its
-control `dense state` is shuffled as well: the same proxy learned from dense states chooses the half."""
+
+
+def _contested_half(**how: str) -> Changes:
+    """The half of the prompts whose answers are expected to be scored least alike, each seen twice in as many steps."""
+    return {"difficulty": {"label": "agreement", "max_rank": 0.5, **how}, "batches": {"epochs": 2}}
+
+
+CONTESTED_HALF = _contested_half()
 FILTERED: Changes = {
     "quality": {"filter": "share", "drop_fraction": 0.2},
     "batches": {"epochs": 2},
@@ -104,18 +110,15 @@ ORDERS = {
     "contested first, true label": Order("true_difficulty", CONTESTED_FIRST),
     "contested half": Order("clustered", CONTESTED_HALF),
     "contested half, shuffled": Order("shuffle", CONTESTED_HALF),
-    "contested half, dense state": Order(
-        "shuffle", CONTESTED_HALF | {"difficulty": CONTESTED_HALF["difficulty"] | {"predictor": "dense_mean"}}
-    ),
+    "contested half, shuffled dense state": Order("shuffle", _contested_half(predictor="dense_mean")),
+    "contested half, shuffled true label": Order("shuffle", _contested_half(score="label")),
     "contested half, random clusters": Order("random_clusters", CONTESTED_HALF),
     "contested half, random drop": Order("random_drop", CONTESTED_HALF),
-    "contested half, true label": Order(
-        "true_difficulty", CONTESTED_HALF | {"difficulty": CONTESTED_HALF["difficulty"] | {"score": "label"}}
-    ),
+    "contested half, true label": Order("true_difficulty", _contested_half(score="label")),
 }
 """By name what is compared. Those of one name before the comma are confirmed together: what stands behind it is a
 control of the order, a part of it, or its ceiling."""
-CONTROLS = ("no clusters", "random clusters", "dense state", "random drop")
+CONTROLS = ("no clusters", "random clusters", "dense state", "random drop", "shuffled true label")
 """What is trained only to confirm: it tells where a difference comes from."""
 
 

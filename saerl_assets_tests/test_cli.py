@@ -307,7 +307,7 @@ def test_manifests_are_listed_chosen_and_rolled_back(tiny_world: TinyWorld, buil
     assert built.version(KEY).current_manifest_id == second
     assert "[unknown_manifest]" in refused("manifest", KEY, "--use", "0123")
     assert first[:12] in refused("manifest", KEY, "--use", "")
-    assert "6 digits" in refused("manifest", KEY, "--use", first[:5])
+    assert "6 at least" in refused("manifest", KEY, "--use", first[:5])
     refused("manifest", KEY, "--use", first, "--rollback", code=WRONG_USAGE)
     assert built.version(KEY).current_manifest_id == second
 

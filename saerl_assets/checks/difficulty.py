@@ -7,6 +7,8 @@ import dagster as dg
 import polars as pl
 
 from saerl_assets.checks.verdict import verdict
+from saerl_assets.domain.spec import DifficultySpec
+from saerl_assets.resources.home import HomeResource
 
 
 @dg.asset_check(asset="difficulty_scores", additional_ins={"prompts": dg.AssetIn("prompts")}, blocking=True)
@@ -22,6 +24,30 @@ def every_prompt_scored(difficulty_scores: pl.DataFrame, prompts: pl.DataFrame) 
         problems.append("The ranks do not follow the scores.")
     names = ", ".join(difficulty_scores["score_name"].unique().sort())
     return verdict(problems, f"Every prompt has a score ({names}).", {"n_scores": difficulty_scores.height})
+
+
+@dg.asset_check(asset="difficulty_scores")
+def range_is_of_a_score_that_was_asked_for(
+    context: dg.AssetCheckExecutionContext, home: HomeResource, difficulty_scores: pl.DataFrame
+) -> dg.AssetCheckResult:
+    """No prompt is left out by its summed activation because there is no proxy."""
+    spec = home.version(context.run.tags["dagster/partition"]).spec.difficulty
+    return range_was_meant(spec, difficulty_scores["score_name"].unique().sort().to_list())
+
+
+def range_was_meant(spec: DifficultySpec, names: list[str]) -> dg.AssetCheckResult:
+    """The range of a spec against the scores in use, by their names."""
+    by_default = spec.has_range and spec.score != "magnitude" and "magnitude" in names
+    problem = (
+        "difficulty.min_rank and max_rank leave prompts out by their summed activation, because there is no proxy "
+        "(difficulty_proxy says why): label more prompts, or ask for the activation, difficulty.score = 'magnitude'."
+    )
+    return verdict(
+        [problem] if by_default else [],
+        "Prompts are left out by the score that was asked for." if spec.has_range else "Every rank is kept.",
+        {"scores": ", ".join(names)},
+        severity=dg.AssetCheckSeverity.WARN,
+    )
 
 
 @dg.asset_check(asset="difficulty_proxy")

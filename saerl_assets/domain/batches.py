@@ -229,14 +229,14 @@ def _check_room(intake: _Intake, key: str) -> None:
         )
         n_filtered = intake.filtered.filter(pl.col("reason_code") == "filtered").height
         n_outside = intake.filtered.height - n_filtered
-        ranks = f", {n_outside} are too easy or too hard" if n_outside else ""
+        ranks = f", {n_outside} are outside the range of difficulty" if n_outside else ""
         raise SaerlError(
             "no_prompts",
             f"None of the {intake.prompts.height} training prompts is left to plan: {counts['too_long']} "
             f"are too long, {hygiene}{n_filtered} were dropped by the quality filter{ranks}.",
             where=f"{key}: batches, quality" + (", difficulty" if ranks else "") + (", hygiene" if hygiene else ""),
-            remedy="Raise batches.max_prompt_tokens, or let quality.filter drop fewer."
-            + (" Keep more between difficulty.min_rank and max_rank." if ranks else "")
+            remedy=("Keep more between difficulty.min_rank and max_rank. " if ranks else "")
+            + "Raise batches.max_prompt_tokens, or let quality.filter drop fewer."
             + (" The table contamination has the evidence." if counts.get("contaminated") else ""),
         )
     if n_kept < size and intake.spec.tail == "drop":
@@ -276,7 +276,9 @@ def _participants(intake: _Intake, arm: str, epoch: int, seed: int) -> tuple[Int
         n_dropped = len(intake.fitting) - len(intake.kept)
         taking_part = np.sort(intake.fitting[drawn[n_dropped:]])
         dropped = intake.prompts[intake.fitting[drawn[:n_dropped]]]
-        reason = pl.lit("Dropped at random, in place of the quality filter.")
+        by_range = (intake.filtered["reason_code"] == "out_of_range").any()
+        place = "what quality and the range of difficulty leave out" if by_range else "the quality filter"
+        reason = pl.lit(f"Dropped at random, in place of {place}.")
         deferred = [*left_out, _deferred(dropped, "random_drop", reason)]
     size = intake.spec.batch_size
     n_left_over = len(taking_part) % size

@@ -54,15 +54,25 @@ def gather_candidates(tables: PlannedOn, spec: VersionSpec) -> pl.DataFrame:
         .join(_reasons(contaminated, "contaminated"), on="prompt_id", how="left")
         .join(_reasons(folded, "near_duplicate"), on="prompt_id", how="left")
         .join(beside, on="prompt_id", how="left")
-        .pipe(_with_ranks, spec.difficulty)
+        .pipe(with_ranks, spec.difficulty)
     )
 
 
-def _with_ranks(candidates: pl.DataFrame, spec: DifficultySpec) -> pl.DataFrame:
-    """With the column `out_of_range`: why a prompt's rank by (difficulty, prompt_id) is not planned, else null."""
+def with_ranks(candidates: pl.DataFrame, spec: DifficultySpec) -> pl.DataFrame:
+    """Says who is outside `difficulty.min_rank` and `max_rank`.
+
+    Args:
+        candidates: One row per training prompt: prompt_id String, difficulty Float64, and any other columns.
+        spec: The range.
+
+    Returns:
+        The same rows by (difficulty, prompt_id), with `out_of_range`: a String that says why the place in this order
+        is not planned, null where it is.
+    """
     n, kept = candidates.height, spec.places_kept(candidates.height)
+    bounds = "difficulty.min_rank = {} and max_rank = {} keep {} to {}."
     reason = pl.format(
-        "Number {} of {} by difficulty, the easiest first; difficulty.min_rank = {} and max_rank = {} keep {} to {}.",
+        "Number {} of {} by difficulty, the lowest score first; " + bounds,
         pl.col("_place") + 1,
         *(pl.lit(value) for value in (n, f"{spec.min_rank:g}", f"{spec.max_rank:g}", kept.start + 1, kept.stop)),
     )

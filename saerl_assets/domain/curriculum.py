@@ -162,7 +162,7 @@ def lock_prompts(candidates: pl.DataFrame, epoch: Epoch, spec: BatchSpec, feedba
         spec: How batches are made.
         feedback: The rule.
     """
-    left_out = [name for name in ("contaminated", "near_duplicate", "out_of_range") if name in candidates.columns]
+    left_out = [name for name in ("contaminated", "near_duplicate") if name in candidates.columns]
     takes_part = pl.all_horizontal("kept", *(pl.col(name).is_null() for name in left_out))
     if spec.max_prompt_tokens is not None:
         takes_part &= pl.col("n_tokens") <= spec.max_prompt_tokens

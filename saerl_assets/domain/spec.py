@@ -296,7 +296,9 @@ class DifficultySpec(Section):
     @model_validator(mode="after")
     def _some_rank_is_kept(self) -> DifficultySpec:
         if self.min_rank >= self.max_rank:
-            message = f"min_rank = {self.min_rank:g} leaves nothing under max_rank = {self.max_rank:g}; set it lower"
+            message = (
+                f"min_rank = {self.min_rank:g} leaves nothing under max_rank = {self.max_rank:g}; set max_rank higher"
+            )
             raise ValueError(message)
         return self
 
@@ -304,6 +306,11 @@ class DifficultySpec(Section):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    @property
+    def has_range(self) -> bool:
+        """Whether prompts are left out by their rank."""
+        return self.min_rank > 0.0 or self.max_rank < 1.0
 
     def places_kept(self, n_prompts: int) -> range:
         """Of the places of so many prompts, the easiest at 0, those that `min_rank` and `max_rank` keep."""
@@ -693,6 +700,12 @@ class VersionSpec(Section):
         feedback = self.batches.feedback
         if feedback is not None and self.batches.epochs != 1:
             message = f"batches.epochs = {self.batches.epochs}, but [batches.feedback] plans one epoch at a time; set 1"
+            raise ValueError(message)
+        if feedback is not None and self.difficulty.has_range:
+            message = (
+                "difficulty.min_rank and max_rank leave prompts out by difficulty, and so does [batches.feedback]; "
+                "leave one of them out"
+            )
             raise ValueError(message)
         if feedback is not None and feedback.rule == "target" and feedback.measure == "loss":
             message = "batches.feedback.measure = 'loss' has no target rule; use 'reward' or 'pass_rate'"

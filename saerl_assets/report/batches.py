@@ -123,7 +123,7 @@ def figure_deferred_prompts(deferred: pl.DataFrame, planner: str) -> bytes:
 
 REASONS = {
     "filtered": "filtered for quality",
-    "out_of_range": "too easy or too hard",
+    "out_of_range": "outside the difficulty range",
     "random_drop": "dropped at random",
     "tail": "would not fill a batch",
     "not_unlocked": "stage not yet unlocked",

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import polars as pl
 
+from saerl_assets.domain.candidates import with_ranks
 from saerl_assets.domain.spec import VersionSpec, from_canonical
 
 
@@ -99,6 +100,10 @@ class ReportInputs:
         if self.quality_scores.height:
             kept = self.quality_scores.filter("kept").join(train, on="prompt_id", how="semi")
             counts.append(("kept by quality", kept.height))
+            if self.spec.difficulty.has_range and self.difficulty_scores.height:
+                scored = train.select("prompt_id").join(self.difficulty_scores, on="prompt_id")
+                inside = with_ranks(scored, self.spec.difficulty).filter(pl.col("out_of_range").is_null())
+                counts.append(("in the difficulty range", inside.join(kept, on="prompt_id", how="semi").height))
         if self.ordered.height:
             counts.append(("in the order", self.ordered["prompt_id"].n_unique()))
         return pl.DataFrame(counts, schema={"stage": pl.String, "n_rows": pl.Int64}, orient="row")

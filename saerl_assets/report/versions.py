@@ -40,6 +40,8 @@ def chosen(spec: VersionSpec) -> list[tuple[str, str]]:
         if spec.sae.source in (("auto",), ("train",))
         else listed(list(spec.sae.source))
     )
+    low, high = spec.difficulty.min_rank, spec.difficulty.max_rank
+    ranks = f", ranks {low:g} to {high:g}" if spec.difficulty.has_range else ""
     later = f" from epoch {spec.batches.first_epoch} on" if spec.batches.first_epoch else ""
     batches = f"{spec.batches.planner}, {spec.batches.batch_size} prompts, {spec.batches.curriculum}"
     return [
@@ -50,7 +52,7 @@ def chosen(spec: VersionSpec) -> list[tuple[str, str]]:
         ("read at", f"{layers} {listed([str(layer) for layer in spec.reader.layers])}, {spec.reader.dtype}"),
         ("SAE", sae),
         ("clusters", f"k = {spec.clusters.k}, {spec.clusters.pooling} pooling, {spec.clusters.weighting}"),
-        ("difficulty", f"{spec.difficulty.score}, label {spec.difficulty.label}"),
+        ("difficulty", f"{spec.difficulty.score}, label {spec.difficulty.label}{ranks}"),
         ("quality", f"label {spec.quality.label}, filter {spec.quality.filter}"),
         ("batches", batches),
         ("epochs", f"{spec.batches.epochs}{later}, tail {spec.batches.tail}"),

@@ -41,13 +41,14 @@ def signal_costs(
         instance: Where the runs are recorded.
         prefix: Before the assets' names.
         spec: The version.
-        arms: Which ones; the baseline needs no signals.
+        arms: Which ones; the baseline needs no signals, though it follows the filters too.
         device: Where the steps ran; only those on `cuda` held a GPU.
     """
     is_chosen = "best" in {spec.difficulty.predictor, spec.quality.predictor}
     choosing = ("signal_evidence",) if is_chosen else ()
+    ranged = SCORED if spec.difficulty.has_range else ()  # difficulty says who takes part, in whatever order
     needed = {
-        arm: (*PLANNED_ON.get(arm, (*READING, *MEMBERS, *CLUSTERED, *SCORED)), *choosing)
+        arm: {*PLANNED_ON.get(arm, (*READING, *MEMBERS, *CLUSTERED, *SCORED)), *choosing, *ranged}
         for arm in arms
         if arm != BASELINE
     }

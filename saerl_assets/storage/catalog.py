@@ -98,10 +98,10 @@ class Catalog:
     def _same_or_refused(self, spec: VersionSpec, sources: dict[str, ResolvedSource], known: list[str]) -> Version:
         """The version that has the key, if it is the very same."""
         present = self.get(spec.key)
-        if present.digest == spec_digest(spec) and _digests(present.sources) == _digests(sources):
+        if present.spec == spec and _digests(present.sources) == _digests(sources):
             write_note(self.warehouse.home, _note(present))
             return present
-        changed = "spec" if present.digest != spec_digest(spec) else "data"
+        changed = "spec" if present.spec != spec else "data"
         raise SaerlError(
             "version_exists",
             f"{spec.key!r} is registered with another {changed}; a version never changes.",
@@ -202,7 +202,7 @@ class Catalog:
         matches = manifests_named(known, manifest_id)
         if len(matches) != 1:
             listed = ", ".join(known_id[:12] for known_id in known) or "none yet"
-            remedy = f"Give {MIN_DIGITS} digits or more. Manifests of {key}: {listed}."
+            remedy = f"Give as many digits as name one, {MIN_DIGITS} at least. Manifests of {key}: {listed}."
             raise SaerlError("unknown_manifest", f"{manifest_id!r} names {len(matches)} manifests.", remedy=remedy)
         self.warehouse.transact(f"{key} current manifest", lambda connection: make_current(connection, key, matches[0]))
 

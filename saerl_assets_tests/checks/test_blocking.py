@@ -36,6 +36,7 @@ WARNING = {
     "cluster_map.map_shows_the_clusters": "it is looked at; nothing is built on it but the report",
     "feature_examples.examples_are_tokens_of_their_prompts": "as above",
     "version_drift.near_the_parent": "new data may well differ; a sensor or a person acts on it",
+    "difficulty_scores.range_is_of_a_score_that_was_asked_for": "the summed activation is what `auto` falls back to",
     "difficulty_proxy.proxy_beats_length": "sorting by it is no worse than by length",
     "quality_probe.probe_beats_chance": "such a probe filters nothing",
     "quality_probe.probe_does_not_overfit": "its held-out figure is the one that counts",

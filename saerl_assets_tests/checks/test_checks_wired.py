@@ -65,6 +65,11 @@ DAMAGE = {
     "version_drift.near_the_parent": "UPDATE version_drift SET verdict = 'drifted'",
     "clusters.no_cluster_takes_all": "UPDATE clusters SET prompt_fraction = 0.9",
     "difficulty_scores.every_prompt_scored": "UPDATE difficulty_scores SET difficulty_rank = 1 - difficulty_rank",
+    "difficulty_scores.range_is_of_a_score_that_was_asked_for": (
+        "UPDATE difficulty_scores SET score_name = 'magnitude'; "
+        "UPDATE versions SET spec = replace(spec, '\"max_rank\":1.0', '\"max_rank\":0.5'); "
+        "UPDATE versions SET spec_digest = sha256(spec)"
+    ),
     "difficulty_proxy.proxy_beats_length": (
         "UPDATE difficulty_proxy SET over_length = -0.1, over_length_low = -0.2 WHERE score_name = 'proxy'"
     ),

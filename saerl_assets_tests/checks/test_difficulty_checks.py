@@ -3,7 +3,8 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from saerl_assets.checks.difficulty import every_prompt_scored, proxy_beats_length
+from saerl_assets.checks.difficulty import every_prompt_scored, proxy_beats_length, range_was_meant
+from saerl_assets.domain.spec import DifficultySpec
 from saerl_assets_tests.checks.cases import Case, plain
 
 PROMPTS = pl.DataFrame({"prompt_id": ["a", "b", "c"]})
@@ -44,6 +45,8 @@ def scores(**columns: list[float]) -> pl.DataFrame:
 
 scored, beats = plain(every_prompt_scored), plain(proxy_beats_length)
 EVERY, BEATS = "difficulty_scores.every_prompt_scored", "difficulty_proxy.proxy_beats_length"
+RANGE = "difficulty_scores.range_is_of_a_score_that_was_asked_for"
+BY_MAGNITUDE = DifficultySpec(score="magnitude", min_rank=0.1)
 NAN = float("nan")
 
 CASES = [
@@ -53,6 +56,13 @@ CASES = [
     Case(EVERY, False, "not finite", lambda: scored(scores(difficulty=[0.5, NAN, 0.0]), PROMPTS)),
     Case(EVERY, False, "do not follow", lambda: scored(scores(difficulty_rank=[1.0, 0.5, 0.0]), PROMPTS)),
     Case(EVERY, False, "do not follow", lambda: scored(scores(difficulty_rank=[0.5, 1.5, 0.0]), PROMPTS)),
+    Case(RANGE, True, "Every rank is kept.", lambda: range_was_meant(DifficultySpec(), ["magnitude"])),
+    Case(RANGE, True, "was asked for", lambda: range_was_meant(DifficultySpec(max_rank=0.9), ["label", "proxy"])),
+    Case(RANGE, True, "was asked for", lambda: range_was_meant(BY_MAGNITUDE, ["magnitude"])),
+    Case(RANGE, False, "label more prompts", lambda: range_was_meant(DifficultySpec(max_rank=0.9), ["magnitude"])),
+    Case(
+        RANGE, False, "by their summed", lambda: range_was_meant(DifficultySpec(min_rank=0.1), ["label", "magnitude"])
+    ),
     Case(
         BEATS, True, "is 0.40, that of plain length -0.30; the difference lies between +0.05", lambda: beats(proxy(0.4))
     ),

@@ -343,9 +343,14 @@ def test_what_ranks_outside_is_deferred_with_its_reason_and_random_drop_leaves_o
         ]
     drawn = planned.deferred.filter(arm="random_drop")
     assert set(drawn["reason_code"]) == {"random_drop"}
+    assert drawn["reason"].unique().to_list() == [
+        "Dropped at random, in place of what quality and the range of difficulty leave out."
+    ]
     assert drawn.height == 8
     assert not set(candidates["prompt_id"][:6]) <= set(drawn["prompt_id"])
-    with pytest.raises(SaerlError, match="12 were dropped by the quality filter, 8 are too easy or too hard") as none:
+    with pytest.raises(
+        SaerlError, match="12 were dropped by the quality filter, 8 are outside the range of difficulty"
+    ) as none:
         plan(
             candidates_of(20, kept=0.0).with_columns(out_of_range=pl.when(pl.int_range(pl.len()) < 8).then(pl.lit("x")))
         )

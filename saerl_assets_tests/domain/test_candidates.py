@@ -60,14 +60,23 @@ def test_the_reason_names_the_place_and_what_is_kept() -> None:
     ranks = {"min_rank": 0.25, "max_rank": 0.75}
     spec = VersionSpec.model_validate({"key": "a-v1", "data": {"source": "path:x"}, "difficulty": ranks})
     found = gather_candidates(tables([1, 2, 3, 4]), spec).drop_nulls("out_of_range")
-    bounds = "by difficulty, the easiest first; difficulty.min_rank = 0.25 and max_rank = 0.75 keep 2 to 3."
+    bounds = "by difficulty, the lowest score first; difficulty.min_rank = 0.25 and max_rank = 0.75 keep 2 to 3."
     assert dict(found.select("prompt_id", "out_of_range").iter_rows()) == {
         "a": f"Number 1 of 4 {bounds}",
         "d": f"Number 4 of 4 {bounds}",
     }
 
 
+def test_difficulty_leaves_prompts_out_by_one_rule_alone() -> None:
+    text = 'key = "a-v1"\n[data]\nsource = "path:x"\n[difficulty]\nmax_rank = 0.9\n[batches.feedback]\n'
+    with pytest.raises(SaerlError, match=r"so does \[batches.feedback\]; leave one of them out"):
+        parse_spec(text, "a.toml")
+    assert parse_spec(text.replace("0.9", "1.0"), "a.toml").batches.feedback is not None
+
+
 def test_a_range_of_nothing_is_refused() -> None:
     text = 'key = "a-v1"\n[data]\nsource = "path:x"\n[difficulty]\nmin_rank = 0.5\nmax_rank = 0.5\n'
     with pytest.raises(SaerlError, match="leaves nothing under max_rank"):
         parse_spec(text, "a.toml")
+    with pytest.raises(SaerlError, match="max_rank = 0; set max_rank higher"):
+        parse_spec(text.replace("0.5", "0.0"), "a.toml")

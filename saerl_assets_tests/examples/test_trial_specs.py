@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import polars as pl
 import pytest
 
 from saerl_assets.automation.estimate import _order
@@ -72,12 +73,28 @@ def test_every_order_is_an_arm_of_a_version_of_its_own(orders: ModuleType) -> No
     assert len(keys) == 2 * len({str(order.changes) for order in orders.ORDERS.values()})
 
 
+def test_the_figure_of_a_confirmation_has_room_for_its_names(orders: ModuleType) -> None:
+    arms = pl.DataFrame({"arm": ["shuffle", "contested half", "contested half, true label"]})
+    short = orders._shortened(arms, "contested half, shuffled")["arm"].to_list()
+    assert short == ["shuffle", "contested half", "true label"]
+    assert orders._shortened(arms, None).equals(arms)
+    rows = [(arm, 0, step, 0.1 + step / 100) for arm in arms["arm"] for step in (0, 20)]
+    drawn = orders.figure_trial_evaluations(
+        pl.DataFrame(rows, schema=["arm", "seed", "step", "accuracy"], orient="row")
+    )
+    named = pl.DataFrame(rows[:2], schema=["arm", "seed", "step", "accuracy"], orient="row")
+    assert drawn != orders.figure_trial_evaluations(named), "orders that the report has no name for are drawn too"
+
+
 def test_a_confirmation_has_the_order_with_its_controls(orders: ModuleType) -> None:
     names = orders._names(argparse.Namespace(confirm="hard first", orders=None))
     assert names[0] == "hard first"
-    assert {name.partition(", ")[2] for name in names[1:]} == {*orders.CONTROLS, "true label"} - {"random drop"}
+    assert {name.partition(", ")[2] for name in names[1:]} == {*orders.CONTROLS, "true label"} - {
+        "random drop",
+        "shuffled true label",
+    }
     names = orders._names(argparse.Namespace(confirm="contested half, shuffled", orders=None))
-    beside = {*orders.CONTROLS, "shuffled", "true label"} - {"no clusters"}
+    beside = {"shuffled", "shuffled dense state", "shuffled true label", "random clusters", "random drop", "true label"}
     assert sorted(names) == sorted(["contested half", *(f"contested half, {name}" for name in beside)])
     searched = orders._names(argparse.Namespace(confirm=None, orders=None))
     assert set(searched) < set(orders.ORDERS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from saerl_assets.domain.errors import SaerlError
-from saerl_assets.domain.spec import parse_spec
+from saerl_assets.domain.spec import digest, parse_spec
 from saerl_assets.storage.catalog import Catalog
 from saerl_assets.storage.home import Home
 from saerl_assets.storage.sources import resolve_source
@@ -119,6 +119,20 @@ def test_a_source_that_has_changed_is_refused_with_the_difference(
     assert "version of its own" in error.remedy
     with pytest.raises(SaerlError, match="another data"):
         catalog.register(parse_spec(SPEC, "x.toml"), tmp_path)
+
+
+def test_a_spec_that_an_earlier_release_registered_is_the_same_though_it_knew_fewer_settings(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    row = catalog.warehouse.rows("versions", dataset_version=KEY).row(0, named=True)
+    document = json.loads(row["spec"])
+    del document["difficulty"]["max_rank"]
+    with catalog.warehouse.writing("as an earlier release wrote it") as connection:
+        connection.execute("UPDATE versions SET spec = ?, spec_digest = ?", [json.dumps(document), digest(document)])
+    again = catalog.register(parse_spec(SPEC, "x.toml"), tmp_path)
+    assert again.digest == digest(document) != row["spec_digest"]
+    with pytest.raises(SaerlError, match="another spec"):
+        catalog.register(parse_spec(SPEC + "[difficulty]\nmax_rank = 0.5\n", "x.toml"), tmp_path)
 
 
 def test_a_source_is_told_by_its_bytes_and_not_by_its_time(catalog: Catalog, tmp_path: Path) -> None:

@@ -154,6 +154,8 @@ def main() -> None:
         highest_first = pl.concat([evaluations.filter(arm=name) for name, *_ in curves])
         Path(args.figure).write_bytes(figure_trial_evaluations(_shortened(highest_first, args.confirm)))
     print("\n".join(summary["verdict"]))
+    if args.confirm is not None:
+        print("\n".join(_beside(evaluations, args.confirm, args.version_seed)))
     print(json.dumps({"curves": curves, "summary": summary.drop("verdict").to_dicts()}, allow_nan=False))
 
 
@@ -241,6 +243,18 @@ def _evaluations(name: str, trial: Trial, seeds: Sequence[int]) -> pl.DataFrame:
     """What there is of a trial, under the name of its order."""
     found = read_evaluations(_of_seeds(trial, seeds))
     return found.with_columns(arm=pl.lit(name)).select(*EVALUATION_SCHEMA)
+
+
+def _beside(evaluations: pl.DataFrame, confirmed: str, seed: int) -> list[str]:
+    """Where the others ended beside the confirmed order, which takes the place of shuffle in the comparison."""
+    swapped = pl.col("arm").replace({confirmed: BASELINE, BASELINE: confirmed})
+    compared = summarise_trial(evaluations.with_columns(swapped), target=None, seed=seed)
+    told = compared.filter(pl.col("arm") != BASELINE).with_columns(swapped).drop_nulls("final_difference_low")
+    columns = "arm", "final_difference", "final_difference_low", "final_difference_high"
+    return [
+        f"beside {confirmed}: {name} ended {100 * points:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}"
+        for name, points, low, high in told.select(columns).iter_rows()
+    ]
 
 
 def _shortened(evaluations: pl.DataFrame, confirmed: str | None) -> pl.DataFrame:

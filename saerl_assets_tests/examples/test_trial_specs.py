@@ -86,6 +86,28 @@ def test_the_figure_of_a_confirmation_has_room_for_its_names(orders: ModuleType)
     assert drawn != orders.figure_trial_evaluations(named), "orders that the report has no name for are drawn too"
 
 
+def test_controls_are_held_against_the_confirmed_order(orders: ModuleType) -> None:
+    ends = {"shuffle": (0.4, 0.42), "half": (0.5, 0.52), "half, random drop": (0.47, 0.5)}
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "step": step,
+            "accuracy": end if step else 0.3,
+            "n_prompts": 9,
+            "seconds": 1.0 * step,
+        }
+        for arm, found in ends.items()
+        for seed, end in enumerate(found)
+        for step in (0, 20)
+    ]
+    told = orders._beside(pl.DataFrame(rows), "half", 0)
+    assert [line.partition(" points")[0] for line in sorted(told)] == [
+        "beside half: half, random drop ended -2.5",
+        "beside half: shuffle ended -10.0",
+    ]
+
+
 def test_a_confirmation_has_the_order_with_its_controls(orders: ModuleType) -> None:
     names = orders._names(argparse.Namespace(confirm="hard first", orders=None))
     assert names[0] == "hard first"
